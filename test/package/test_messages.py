@@ -42,8 +42,8 @@ CONSTANTS = {
 
 
 def constants_of(message):
-    return {name: value for name, value in vars(type(message)).items() if name.isupper()
-            and not name.startswith('_')}
+    return {name: getattr(message, name) for name in vars(type(message))
+            if name.isupper() and not name.startswith('_')}
 
 
 @pytest.mark.parametrize('message', FIELDS)
@@ -65,13 +65,6 @@ def test_a_blank_action_is_not_an_order():
 
 def test_a_blank_command_only_follows_the_road():
     assert DrivingCommand().route == DrivingCommand.FOLLOW
-
-
-def test_numbers_outside_their_type_are_refused():
-    with pytest.raises(AssertionError):
-        DrivingAction(status=256)
-    with pytest.raises(AssertionError):
-        DrivingAction(acceleration='1.0')
 
 
 @pytest.mark.parametrize('source', SOURCES, ids=lambda path: path.stem)
