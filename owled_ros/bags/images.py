@@ -36,7 +36,11 @@ JPEG_END = b'\xff\xd9'
 
 
 class UnreadableImage(UserError):
-    """The message is no picture that can be driven by; the message says why."""
+    """The message is no picture that can be driven by; the text says why."""
+
+
+class UnsupportedEncoding(UnreadableImage):
+    """No message of this kind can be read, so the next one is no better."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,8 @@ def _checked_raw(message, max_pixels):
     height, width, step = int(message.height), int(message.width), int(message.step)
     encoding = message.encoding.lower()
     if encoding not in BYTES_PER_PIXEL:
-        raise UnreadableImage(
-            f'image encoding {message.encoding!r} cannot be read; publish one of '
+        raise UnsupportedEncoding(
+            f'the image encoding {message.encoding!r} cannot be read; publish one of '
             f'{", ".join(sorted(BYTES_PER_PIXEL))}, or JPEG or PNG')
     _check_size(height, width, max_pixels)
     if encoding in PACKED_PAIRS and width % 2:
@@ -114,6 +118,8 @@ def _checked_raw(message, max_pixels):
 
 def _checked_compressed(message, max_pixels):
     data = bytes(message.data)
+    if not data:
+        raise UnreadableImage('a compressed image has no data')
     if data.startswith(PNG_START):
         width, height = _png_size(data)
         whole = PNG_END in data[-64:]
@@ -122,7 +128,7 @@ def _checked_compressed(message, max_pixels):
         # OpenCV fills what is missing of a cut JPEG with grey and only warns.
         whole = data.rstrip(b'\0').endswith(JPEG_END)
     else:
-        raise UnreadableImage(
+        raise UnsupportedEncoding(
             f'a compressed image of format {message.format!r} is neither JPEG nor PNG')
     _check_size(height, width, max_pixels)
     if not whole:

@@ -1,0 +1,73 @@
+"""Which moments of a drive to calibrate on: few, from all of it, the rare ones included."""
+
+from collections import defaultdict
+import random
+
+# Edges of the kinds of driving. Acceleration [m/s^2]: hard braking, braking, steady, speeding up.
+ACCELERATION_EDGES = (-2.5, -0.5, 0.5)
+# Curvature [1/m]: right, straight, left. 0.01 is a curve of 100 m radius.
+CURVATURE_EDGES = (-0.01, 0.01)
+
+# How long [ns] the pieces of a drive are of which every fifth is held out. Neighbouring frames
+# are nearly the same picture, so single frames would not be unseen.
+HELD_OUT_PIECE = 3 * 10**9
+HELD_OUT_EVERY = 5
+
+
+def choose_samples(moments, count, seed=0):
+    """Return `count` of the moments (all, where there are fewer), in their order.
+
+    Every kind of driving that occurs (braking, turning, ...) gets a share that grows with the
+    square root of how often it occurs, and at least one: a drive is mostly straight and steady,
+    and a plain draw would miss the rest. Within a kind they are spread over time. The same
+    moments and seed give the same choice.
+    """
+    kinds = defaultdict(list)
+    for index, moment in enumerate(moments):
+        kinds[kind_of(moment.action)].append(index)
+    chance = random.Random(seed)
+    chosen = []
+    for kind, share in shares(kinds, count).items():
+        chosen += spread(kinds[kind], share, chance)
+    return [moments[index] for index in sorted(chosen)]
+
+
+def kind_of(action):
+    """Return the kind of driving of an Action as two small numbers."""
+    return (sum(action.acceleration > edge for edge in ACCELERATION_EDGES),
+            sum(action.curvature > edge for edge in CURVATURE_EDGES))
+
+
+def shares(kinds, count):
+    """How many moments each kind gives: kind -> number, at the most `count` in all."""
+    given = dict.fromkeys(sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind)), 0)
+    for _ in range(min(count, sum(map(len, kinds.values())))):
+        open_kinds = [kind for kind in given if given[kind] < len(kinds[kind])]
+        unseen = [kind for kind in open_kinds if not given[kind]]
+        neediest = unseen[0] if unseen else max(
+            open_kinds, key=lambda kind: len(kinds[kind]) ** 0.5 / (given[kind] + 1))
+        given[neediest] += 1
+    return given
+
+
+def spread(indices, count, chance):
+    """Draw one of `indices` from each of `count` equal parts of them."""
+    edges = [len(indices) * part // count for part in range(count + 1)] if count else [0]
+    return [indices[chance.randrange(start, end)] for start, end in zip(edges, edges[1:])]
+
+
+def split_held_out(moments):
+    """Part moments into (for calibration, held out): every fifth piece of 3 s is held out.
+
+    A drive too short for a fifth piece holds out its last one; a single piece is not parted.
+    """
+    pieces = defaultdict(list)
+    first = {}
+    for moment in moments:
+        start = first.setdefault(moment.bag, moment.stamp)
+        pieces[moment.bag, (moment.stamp - start) // HELD_OUT_PIECE].append(moment)
+    pieces = list(pieces.values())
+    every = min(HELD_OUT_EVERY, max(len(pieces), 2))
+    kept = [m for number, piece in enumerate(pieces, 1) if number % every for m in piece]
+    held_out = [m for number, piece in enumerate(pieces, 1) if number % every == 0 for m in piece]
+    return kept, held_out
