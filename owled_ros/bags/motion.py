@@ -9,8 +9,8 @@ NANO = 1e-9
 # Below this mean speed [m/s] a turn of the vehicle says nothing about the curve it follows.
 MIN_CURVE_SPEED = 1.0
 
-# Time [s] before a frame over which the measured acceleration is taken.
-ACCELERATION_SPAN = 0.2
+# Time [s] before a frame over which the measured acceleration is taken, as when driving.
+ACCELERATION_SPAN = 0.3
 
 STANDING = 0.3            # m/s below which a vehicle counts as standing
 NOTICEABLE = 0.3          # m/s^2 of braking that is more than coasting or noise
@@ -71,7 +71,7 @@ class Motion:
     def ego_at(self, stamp):
         """Return the EgoState at `stamp` [ns], interpolated; None where nothing was recorded.
 
-        The acceleration is the change of speed over the last 0.2 s, zero where they were not
+        The acceleration is the change of speed over the last 0.3 s, zero where they were not
         recorded.
         """
         if not self.covers(stamp, stamp):

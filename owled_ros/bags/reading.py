@@ -51,14 +51,14 @@ class Bag:
         return dict(sorted(topics.items()))
 
     def require(self, topic, *msgtypes):
-        """Raise UserError unless the bag has messages on `topic` of one of the types."""
+        """Raise UserError unless the bag has messages on `topic`, of one of the types if any."""
         found = self.topics.get(topic)
-        if found in msgtypes:
+        if found in msgtypes or (found and not msgtypes):
             return
         what = f'no messages on {topic}' if found is None else f'{found} on {topic}'
+        where = f', where {" or ".join(msgtypes)} is needed' if msgtypes else ''
         have = ', '.join(f'{name} ({msgtype})' for name, msgtype in self.topics.items())
-        raise UserError(f'the bag {self.path} has {what}, where {" or ".join(msgtypes)} is '
-                        f'needed; it has {have}')
+        raise UserError(f'the bag {self.path} has {what}{where}; it has {have}')
 
     def image_topic(self, topic):
         """Return the topic that carries the images of `topic`: itself, or its compressed one."""

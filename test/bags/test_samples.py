@@ -44,9 +44,9 @@ def test_ego_state_and_action_are_those_of_the_motion(tmp_path, recording):
         assert sample.command.route == Route.FOLLOW
         assert math.isnan(sample.command.speed_limit)
         assert sample.explanation == ''
-    # The first 0.2 s have no past to take an acceleration from.
-    assert [s.ego.acceleration for s in samples[:2]] == [0, 0]
-    assert samples[2].ego.acceleration == pytest.approx(recording.acceleration)
+    # The first 0.3 s have no past to take an acceleration from.
+    assert [s.ego.acceleration for s in samples[:3]] == [0, 0, 0]
+    assert samples[3].ego.acceleration == pytest.approx(recording.acceleration)
 
 
 def test_pairing_is_by_stamp_not_by_time_of_recording(tmp_path, recording):
