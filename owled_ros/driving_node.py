@@ -1,0 +1,421 @@
+"""The driving node: camera and odometry in, actions and explanations out.
+
+The shell only: topics, parameters, lifecycle. What is published and when is decided by the small
+classes in owled_ros/ros, what to do by owled_ros/driver.
+"""
+
+from array import array
+import sys
+import threading
+import time
+import traceback
+
+import cv2
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import SetParametersResult
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos_overriding_options import InvalidQosOverridesError
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from owled_ros.driver.action import ActionLimiter, Command, Status
+from owled_ros.errors import UserError
+from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
+from owled_ros.ros import images, messages, parameters, qos
+from owled_ros.ros.counters import Counters
+from owled_ros.ros.decision_loop import DecisionLoop, Frame, one_line
+from owled_ros.ros.diagnostics import Diagnosis
+from owled_ros.ros.ego_history import EgoHistory
+from owled_ros.ros.frame_gate import FrameGate
+from owled_ros.ros.lifecycle import ManagedNode
+from owled_ros.ros.model_worker import ModelWorker, Slot
+from owled_ros.ros.outlet import ActionOutlet
+from owled_ros.ros.overlay import draw_action
+from owled_ros.ros.refused import Refused
+from owled_ros.ros.shutdown import end_within, EndSignals, leave
+from owled_ros.ros.timekeeper import Timekeeper
+from owled_ros.ros.watchdog import Watchdog
+
+WATCHDOG_PERIOD = 0.05     # s; how late the watchdog may be
+DIAGNOSTICS_PERIOD = 1.0   # s
+WORKER_PATIENCE = 0.5      # s given to the model to finish before it is left behind
+GOODBYE_PATIENCE = 0.3     # s given to subscribers to take the last status
+END_WITHIN = 1.8           # s from a signal to the end of the process, whatever hangs
+# Images, odometry, watchdog, parameters and a transition that waits for the model each hold one
+# thread at the most; the rest is for further lifecycle calls.
+EXECUTOR_THREADS = 8
+
+
+def load_embedded_or_named(model, **how):
+    """Load a Driver; imports torch, so only the worker calls it."""
+    from owled_ros.driver.driver import Driver
+    return Driver.load(model, **how)
+
+
+class DrivingNode(ManagedNode):
+    """A managed node; see the README for its topics and config/driving.yaml for parameters."""
+
+    def __init__(self, load_driver=load_embedded_or_named, **arguments):
+        """Declare, publish, subscribe; nothing is loaded before `configure`.
+
+        load_driver(model, *, device, dtype, expected_hash) -> a Driver, called in the thread
+        that will own it. Raises rclpy's ParameterException for a parameter that cannot be.
+        """
+        super().__init__('driving_node', **arguments)
+        self._load_driver = load_driver
+        parameters.declare(self)
+        self._settings = None
+        self._driver = None
+        self._worker = None
+        self._model = ''
+        self._ending = threading.Event()
+        self._counters = Counters()
+        self._clock_jumps_seen = 0
+        self._command = None
+        self._slot = Slot()
+        self._gate = FrameGate()
+        self._ego = EgoHistory()
+        self._decode, self._decoder_name = images.choose_decoder()
+        self._time = Timekeeper(
+            lambda: self.get_clock().now().nanoseconds,
+            self.get_parameter('max_clock_skew').value)
+        self._watchdog = Watchdog()
+        self._outlet = ActionOutlet(
+            self._publish_action, self._time, self._watchdog, self._counters)
+        self._diagnosis = Diagnosis(self.get_fully_qualified_name(), self._counters)
+        self._create_publishers()
+        self._create_subscriptions()
+        self._create_timers()
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    # Wiring ----------------------------------------------------------------------------------
+
+    def _create_publishers(self):
+        def publisher(kind, topic, profile):
+            return self.create_publisher(
+                kind, topic, profile, qos_overriding_options=qos.overridable())
+
+        # Not lifecycle publishers: those are mute when inactive, and then nobody could be told.
+        self._actions = publisher(DrivingAction, 'owled/action', qos.ACTION)
+        self._explanations = publisher(Explanation, 'owled/explanation', qos.EXPLANATION)
+        self._info = publisher(ModelInfo, 'owled/info', qos.INFO)
+        self._debug = publisher(
+            CompressedImage, 'owled/debug_image/compressed', qos.DEBUG_IMAGE)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
+
+    def _create_subscriptions(self):
+        def subscribe(kind, topic, callback, profile):
+            return self.create_subscription(
+                kind, topic, callback, profile,
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                qos_overriding_options=qos.overridable())
+
+        # They live as long as the node, gated by the outlet: Humble crashes when a subscription
+        # is destroyed while its executor spins.
+        kind, topic = Image, 'image'
+        if self.get_parameter('image_transport').value == 'compressed':
+            kind, topic = CompressedImage, self.resolve_topic_name('image') + '/compressed'
+        subscribe(kind, topic, self._on_image, qos.IMAGE)
+        subscribe(Odometry, 'odom', self._on_odometry, qos.ODOMETRY)
+        subscribe(DrivingCommand, 'command', self._on_command, qos.COMMAND)
+
+    def _create_timers(self):
+        # ROS timers stop with /clock; a watchdog must not.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(WATCHDOG_PERIOD, self._on_watchdog, MutuallyExclusiveCallbackGroup(),
+                          steady)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._on_diagnostics,
+                          MutuallyExclusiveCallbackGroup(), steady)
+        if self.get_parameter('autostart').value:
+            self._autostart = self.create_timer(
+                WATCHDOG_PERIOD, self._on_autostart, MutuallyExclusiveCallbackGroup(), steady)
+
+    def _on_autostart(self):
+        self._autostart.cancel()
+        if self.transition('configure'):
+            self.transition('activate')
+
+    # Lifecycle -------------------------------------------------------------------------------
+
+    def on_configure(self, state):
+        """Check the parameters, load and warm up the model in the worker's thread."""
+        try:
+            self._settings = parameters.Settings(parameters.current(self))
+            self._time.tolerance = self._settings.max_clock_skew
+            self._worker = ModelWorker(self._load)
+            self._driver = self._worker.wait_until_loaded(self._ending).driver
+        except (UserError, InterruptedError) as error:
+            return self._not_configured(str(error))
+        except BaseException as error:
+            self.get_logger().debug(''.join(traceback.format_exception(error)))
+            return self._not_configured(f'{type(error).__name__}: {one_line(error)}')
+        self._take_over()
+        self.get_logger().info(
+            f'configured: model {self._model} on {self._driver.backend} '
+            f'({self._driver.backend_reason}), images by {self._decoder_name}')
+        return TransitionCallbackReturn.SUCCESS
+
+    def _take_over(self):
+        """The model is there: say which, and hold its actions to the limits."""
+        settings, driver = self._settings, self._driver
+        self._model = f'{driver.name} {driver.hash}'
+        self._outlet.configure(
+            ActionLimiter(settings.limits, settings.wheelbase, settings.horizon), settings)
+        self._info.publish(messages.info_message(driver, settings, self._time.now()))
+
+    def _not_configured(self, why):
+        self.get_logger().error(f'not configured: {why}')
+        self._release()
+        return TransitionCallbackReturn.FAILURE
+
+    def _load(self):
+        """Load the model; return the DecisionLoop around it. Runs in the worker's thread."""
+        settings = self._settings
+        driver = self._load_driver(
+            settings.model, device=settings.device, dtype=settings.dtype,
+            expected_hash=settings.model_hash)
+        driver.warm_up(report=self.get_logger().info)
+        return DecisionLoop(
+            driver, slot=self._slot, gate=self._gate, ego_at=self._ego_at,
+            command_at=self._command_at, to_rgb=self._to_rgb, outlet=self._outlet,
+            clock=self._time, counters=self._counters,
+            publish_explanation=self._publish_explanation, show=self._publish_debug_image,
+            log=self.get_logger().error)
+
+    def on_activate(self, state):
+        """Open the gates."""
+        self._clear_inputs()
+        self._outlet.open()
+        self.get_logger().info('active')
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state):
+        """Close the gates and say so, once."""
+        self._outlet.close('the node was deactivated')
+        self._slot.clear()
+        self.get_logger().info('inactive')
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state):
+        """Let the model go."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state):
+        """Say INACTIVE for the last time and let the model go."""
+        self._outlet.close('the node is shutting down')
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_error(self, state):
+        """Fall back to unconfigured."""
+        self._outlet.close('the node failed in a transition')
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _release(self):
+        """Stop the worker and forget the model; True unless the worker had to be left behind."""
+        worker, self._worker = self._worker, None
+        self._driver, self._model = None, ''
+        if worker is None or worker.stop(WORKER_PATIENCE):
+            return True
+        self.get_logger().warning('the model did not stop in time; its thread was left behind')
+        return False
+
+    def say_goodbye(self):
+        """End from outside the executor: publish INACTIVE, shut down; False if a thread hangs."""
+        self._ending.set()
+        worker = self._worker
+        if self.is_finalized() or not self.transition('shutdown'):
+            # Another transition is running, or there is none from here: say it all the same.
+            self._outlet.close('the node is shutting down')
+        self._actions.wait_for_all_acked(Duration(seconds=GOODBYE_PATIENCE))
+        return worker is None or worker.stop(0.0)
+
+    # Inputs ----------------------------------------------------------------------------------
+
+    def _on_image(self, message):
+        self._notice_clock_jump()
+        ticket = self._outlet.ticket()
+        if ticket is None:
+            return
+        arrived = time.monotonic()
+        stamp = messages.nanoseconds(message.header.stamp)
+        self._counters.count('frames')
+        self._watchdog.frame_came(arrived)
+        try:
+            self._gate.check_time(stamp, self._time.now(), self._settings)
+            self._gate.check_order(stamp)
+        except Refused as refusal:
+            self._outlet.refuse(refusal, ticket, stamp)
+            return
+        frame = Frame(message, stamp, arrived, not self._is_simulated(), ticket)
+        if self._slot.put(frame):
+            self._counters.count('frames dropped')
+
+    def _on_odometry(self, message):
+        self._notice_clock_jump()
+        if self._outlet.ticket() is None:
+            return
+        self._counters.count('odometry')
+        self._watchdog.odometry_came()
+        try:
+            motion = messages.motion(message, self._settings.base_frame)
+            taken = self._ego.add(motion, self._time.now(), self._settings.max_clock_skew)
+        except UserError as error:
+            self._ego.refuse(str(error))
+            taken = False
+        if not taken:
+            self._counters.count('odometry refused')
+
+    def _on_command(self, message):
+        try:
+            command = messages.command(message)
+        except UserError as error:
+            self._counters.count('commands refused')
+            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
+            self._command = None
+            return
+        self._counters.count('commands')
+        self._command = (messages.nanoseconds(message.header.stamp), command)
+
+    def _command_at(self, now):
+        """The command in force at `now` [ns]; an old one, or one from the future, is none."""
+        if self._command is None:
+            return Command()
+        stamp, command = self._command
+        age = (now - stamp) / 1e9
+        in_force = -self._settings.max_clock_skew <= age <= self._settings.max_command_age
+        return command if in_force else Command()
+
+    def _ego_at(self, stamp):
+        return self._ego.at(stamp, self._settings.max_ego_age)
+
+    def _to_rgb(self, message):
+        return images.to_rgb(message, self._decode, self._settings.max_image_pixels)
+
+    def _is_simulated(self):
+        return self.get_parameter('use_sim_time').value
+
+    def _notice_clock_jump(self):
+        """Forget what was measured before the clock went back."""
+        self._time.now()
+        if self._time.jumps != self._clock_jumps_seen:
+            self._clock_jumps_seen = self._time.jumps
+            self._counters.count('clock jumps')
+            self.get_logger().warning('the clock went back; inputs from before were dropped')
+            self._clear_inputs()
+
+    def _clear_inputs(self):
+        self._slot.clear()
+        self._gate.clear()
+        self._ego.clear()
+        self._command = None
+        self._watchdog.start(time.monotonic())
+
+    # Outputs ---------------------------------------------------------------------------------
+
+    def _on_watchdog(self):
+        self._notice_clock_jump()
+        self._outlet.watch()
+
+    def _publish_action(self, report):
+        if report.status not in (Status.OK, Status.INACTIVE):
+            self.get_logger().warning(f'{report.status.name}: {report.reason}',
+                                      throttle_duration_sec=1.0)
+        settings = self._settings
+        self._actions.publish(messages.action_message(
+            report, model=self._model,
+            base_frame=self.get_parameter('base_frame').value,
+            horizon=settings.horizon if settings else 0.0,
+            valid_for=settings.valid_for if settings else 0.0))
+
+    def _publish_explanation(self, report):
+        self._explanations.publish(messages.explanation_message(
+            report, base_frame=self._settings.base_frame, model=self._model))
+
+    def _publish_debug_image(self, frame, report, text):
+        if self._debug.get_subscription_count() == 0:
+            return
+        picture = draw_action(frame, report.action, text)
+        message = CompressedImage(format='jpeg')
+        message.header.stamp = messages.time_message(report.stamp)
+        message.data = array('B', cv2.imencode('.jpg', picture[:, :, ::-1])[1].tobytes())
+        self._debug.publish(message)
+
+    def _on_diagnostics(self):
+        now = self._time.now()
+        newest = self._ego.newest()
+        self._diagnostics.publish(self._diagnosis.array(
+            stamp=now, steady=time.monotonic(), active=self._outlet.ticket() is not None,
+            model=self._model, clamps=self._outlet.clamps(),
+            ages={'odometry': None if newest is None else (now - newest) / 1e9}))
+
+    def _on_parameters(self, changed):
+        """Check a change as a whole; while the node is configured it holds from the next frame."""
+        names = [parameter.name for parameter in changed]
+        try:
+            unconfigured = self.is_unconfigured()
+            parameters.check_change(names, unconfigured)
+            if not unconfigured and any(name in parameters.BY_NAME for name in names):
+                self._apply(parameters.current(self) | {
+                    parameter.name: parameter.value for parameter in changed
+                    if parameter.name in parameters.BY_NAME})
+        except UserError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, values):
+        settings = parameters.Settings(values)
+        self._settings = settings
+        self._time.tolerance = settings.max_clock_skew
+        self._outlet.change(settings)
+        if self._driver is not None:
+            self._info.publish(messages.info_message(self._driver, settings, self._time.now()))
+
+
+def main(args=None, load_driver=load_embedded_or_named):
+    """Run the node until SIGINT or SIGTERM; return the exit status."""
+    signals = EndSignals()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = DrivingNode(load_driver)
+    except (ParameterException, InvalidQosOverridesError, UserError) as error:
+        print(f'driving_node: {one_line(error)}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
+    executor.add_node(node)
+    threading.Thread(target=_spin, args=(executor, signals), name='executor', daemon=True).start()
+    signal = signals.wait()
+    end_within(END_WITHIN)
+    node.get_logger().info(f'ends on {signal}' if signal else 'ends: its executor has ended')
+    clean = node.say_goodbye()
+    executor.shutdown(timeout_sec=0.5)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    if not clean:
+        leave(0)
+    return 0 if signal else 1
+
+
+def _spin(executor, signals):
+    """Spin outside the main thread, which signal handlers need for themselves."""
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        pass
+    finally:
+        signals.end()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""What the worker does with the model: the action first, then its explanation in slices."""
+
+from dataclasses import dataclass
+import time
+from typing import Any
+
+from owled_ros.driver.action import InvalidAction, Status
+from owled_ros.errors import UserError
+from owled_ros.ros.refused import Refused
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image message on its way to the model.
+
+    stamp [ns] is its capture time; arrived [s, steady]; wall_clock tells that stamps are of the
+    system's clock and not of `/clock`; ticket is that of the outlet at its arrival.
+    """
+
+    message: Any
+    stamp: int
+    arrived: float
+    wall_clock: bool
+    ticket: tuple
+
+
+@dataclass(frozen=True)
+class ExplanationReport:
+    """What one Explanation message says."""
+
+    stamp: int
+    action_sequence: int
+    text: str
+    complete: bool
+    confidence: float
+
+
+class DecisionLoop:
+    """Takes the newest frame, decides, and explains while no frame waits. One thread's own."""
+
+    def __init__(self, driver, *, slot, gate, ego_at, command_at, to_rgb, outlet, clock,
+                 counters, publish_explanation, show=None, log=print):
+        """Take the loaded driver and its surroundings.
+
+        ego_at(stamp) -> EgoState and to_rgb(message) -> (H, W, 3) uint8 raise Refused and
+        UserError; command_at(time) -> Command; publish_explanation(ExplanationReport);
+        show(frame, report, text) draws for who watches.
+        """
+        self.driver = driver
+        self._slot = slot
+        self._gate = gate
+        self._ego_at = ego_at
+        self._command_at = command_at
+        self._to_rgb = to_rgb
+        self._outlet = outlet
+        self._clock = clock
+        self._counters = counters
+        self._publish_explanation = publish_explanation
+        self._show = show
+        self._log = log
+        self._explaining = None  # (report, ticket, stream)
+        self._text = ''
+
+    def step(self, timeout):
+        """Decide on the newest frame, or go on explaining, or wait up to `timeout` [s]."""
+        frame = self._slot.take(0 if self._explaining else timeout)
+        if frame is not None:
+            self._decide(frame)
+        elif self._explaining:
+            self._explain()
+
+    def _decide(self, frame):
+        if not self._outlet.begin(frame.ticket):
+            self._counters.count('outdated')
+            return
+        began = time.monotonic()
+        try:
+            picture, ego, command = self._inputs(frame)
+            decision = self.driver.decide(picture, ego, command)
+            report = self._outlet.offer(decision.action, frame, ego, command,
+                                        time.monotonic() - began)
+        except Refused as refusal:
+            self._refuse(refusal, frame, began)
+        except InvalidAction as error:
+            self._refuse(Refused(Status.INVALID_OUTPUT, str(error)), frame, began)
+        except Exception as error:
+            self._log(f'the model failed: {type(error).__name__}: {error}')
+            self._refuse(Refused(Status.MODEL_ERROR, 'the model failed: ' + one_line(error)),
+                         frame, began)
+        else:
+            if report is not None:
+                self._after(report, frame, picture, decision)
+        finally:
+            self._outlet.end(frame.ticket)
+
+    def _inputs(self, frame):
+        """The picture, the ego state and the command that belong to `frame`, or Refused."""
+        settings = self._outlet.settings
+        # It may have waited for the model, and the clock may stand elsewhere by now.
+        self._gate.check_time(frame.stamp, self._clock.now(), settings)
+        try:
+            picture = self._to_rgb(frame.message)
+        except UserError as error:
+            raise Refused(Status.INVALID_INPUT, str(error)) from None
+        self._gate.check_picture(picture, settings)
+        return picture, self._ego_at(frame.stamp), self._command_at(self._clock.now())
+
+    def _refuse(self, refusal, frame, began):
+        self._outlet.refuse(refusal, frame.ticket, frame.stamp, time.monotonic() - began)
+
+    def _after(self, report, frame, picture, decision):
+        """The action is out: now its explanation may begin, and who watches may see it."""
+        if self._explaining is None and self._outlet.settings.explain:
+            self._begin_explanation(report, frame, decision)
+        if self._show is not None:
+            try:
+                self._show(picture, report, self._text)
+            except Exception as error:
+                self._log(f'the debug image could not be drawn: {one_line(error)}')
+
+    def _begin_explanation(self, report, frame, decision):
+        try:
+            self._explaining = (report, frame.ticket, self.driver.explain(decision))
+        except Exception as error:
+            self._explanation_failed(error)
+
+    def _explain(self):
+        """Write one slice of the explanation; publish it when it is complete or too old."""
+        report, ticket, stream = self._explaining
+        if ticket != self._outlet.ticket():
+            self._explaining = None  # of a time that is gone
+            return
+        settings = self._outlet.settings
+        try:
+            complete = stream.advance(settings.explanation_slice)
+        except Exception as error:
+            self._explanation_failed(error)
+            return
+        age = (self._clock.now() - report.stamp) / 1e9
+        if complete or age > settings.max_explanation_age:
+            self._explaining = None
+            self._text = stream.text
+            self._counters.count('explanations' if complete else 'explanations given up')
+            self._publish_explanation(ExplanationReport(
+                report.stamp, report.sequence, stream.text, complete, stream.confidence))
+
+    def _explanation_failed(self, error):
+        self._explaining = None
+        self._counters.count('explanations failed')
+        self._log(f'the explanation failed: {one_line(error)}')
+
+
+def one_line(error):
+    """The first line of an exception's message, or its name when it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

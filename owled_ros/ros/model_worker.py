@@ -1,0 +1,81 @@
+"""The one thread that owns the model, and the one place in which a frame waits for it."""
+
+import threading
+
+
+class Slot:
+    """Room for one: whoever comes later replaces who waits. No queue can grow."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._waiting = None
+
+    def put(self, item):
+        """Leave `item`; return True when one that waited was dropped for it."""
+        with self._changed:
+            dropped = self._waiting is not None
+            self._waiting = item
+            self._changed.notify()
+            return dropped
+
+    def take(self, timeout):
+        """Return what waits, or None when nothing comes within `timeout` [s]."""
+        with self._changed:
+            if self._waiting is None and timeout > 0:
+                self._changed.wait(timeout)
+            item, self._waiting = self._waiting, None
+            return item
+
+    def clear(self):
+        with self._changed:
+            self._waiting = None
+
+
+class ModelWorker:
+    """Loads the model in a thread of its own, then works there until it is stopped.
+
+    A hung model cannot be killed inside its process: a worker that does not stop in time is left
+    behind (its thread is a daemon), and a new configuration starts a new one.
+    """
+
+    def __init__(self, load, poll=0.1):
+        """Take `load()`, whose result's `step(timeout)` does one piece of work or waits for it."""
+        self._load = load
+        self._poll = poll
+        self._stopping = threading.Event()
+        self._loaded = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='model', daemon=True)
+        self._work = None
+        self._error = None
+        self._thread.start()
+
+    def wait_until_loaded(self, give_up):
+        """Return what was loaded; raise what loading raised.
+
+        give_up: threading.Event of a node that is asked to end meanwhile; InterruptedError then.
+        """
+        while not self._loaded.wait(self._poll):
+            if give_up.is_set():
+                self._stopping.set()
+                raise InterruptedError('the node was asked to end while the model was loading')
+        if self._error is not None:
+            raise self._error
+        return self._work
+
+    def stop(self, timeout):
+        """Ask the thread to end; return False when it is still at it after `timeout` [s]."""
+        self._stopping.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self):
+        try:
+            self._work = self._load()
+        except BaseException as error:  # whatever a model does, the node must hear of it
+            self._error = error
+            return
+        finally:
+            self._load = None
+            self._loaded.set()
+        while not self._stopping.is_set():
+            self._work.step(self._poll)

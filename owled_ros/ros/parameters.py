@@ -1,0 +1,155 @@
+"""The driving node's parameters: one table for types, ranges, descriptions and when they change.
+
+`config/driving.yaml` lists the same names with the same values; a test keeps the two together.
+"""
+
+from dataclasses import dataclass, fields
+import math
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+from owled_ros.driver.action import Limits
+from owled_ros.errors import UserError
+
+START = 'start'          # read only: set when the node starts
+CONFIGURE = 'configure'  # may change while the node is unconfigured
+ANY_TIME = 'any time'    # may change while it drives; in force from the next frame on
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One row of the table; low and high are inclusive."""
+
+    name: str
+    default: Any
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple = ()
+    changes: str = ANY_TIME
+
+    def descriptor(self):
+        description = ParameterDescriptor(
+            name=self.name, description=self.description, read_only=self.changes == START)
+        if self.choices:
+            description.additional_constraints = 'one of: ' + ', '.join(self.choices)
+        elif self.changes == CONFIGURE:
+            description.additional_constraints = 'can change only while the node is unconfigured'
+        if isinstance(self.default, float):
+            description.floating_point_range = [
+                FloatingPointRange(from_value=self.low, to_value=self.high, step=0.0)]
+        elif isinstance(self.default, int) and not isinstance(self.default, bool):
+            description.integer_range = [
+                IntegerRange(from_value=self.low, to_value=self.high, step=1)]
+        return description
+
+    def check(self, value):
+        """Raise UserError unless `value` is one this parameter may have."""
+        if self.choices and value not in self.choices:
+            raise UserError(f'parameter {self.name} is {value!r}; '
+                            f'it must be one of: {", ".join(self.choices)}')
+        if self.low is not None and not (
+                math.isfinite(value) and self.low <= value <= self.high):
+            raise UserError(f'parameter {self.name} is {value}; '
+                            f'it must be between {self.low:g} and {self.high:g}')
+
+
+PARAMETERS = (
+    Parameter('model', 'embedded', "the model: 'embedded', a directory, or a hub name",
+              changes=CONFIGURE),
+    Parameter('model_hash', '', 'refuse a model whose hash does not start with this; empty: any',
+              changes=CONFIGURE),
+    Parameter('device', 'auto', "where the model runs: 'auto', 'cpu', 'cuda', 'cuda:1', ...",
+              changes=CONFIGURE),
+    Parameter('dtype', 'auto', 'number format of the model',
+              choices=('auto', 'float32', 'bfloat16', 'float16'), changes=CONFIGURE),
+    Parameter('autostart', True, 'configure and activate without a lifecycle manager',
+              changes=START),
+    Parameter('image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: '
+              'sensor_msgs/CompressedImage on `image`/compressed',
+              choices=('raw', 'compressed'), changes=START),
+    Parameter('base_frame', 'base_link', 'frame of the vehicle: that of the actions, and the one '
+              "that the odometry's twist must be in", changes=CONFIGURE),
+    Parameter('wheelbase', 2.7, 'm, axle to axle', 0.1, 20.0, changes=CONFIGURE),
+    Parameter('horizon', 1.0, 's that an action is for', 0.1, 10.0, changes=CONFIGURE),
+    Parameter('max_frame_age', 0.4, 's; an older frame is refused', 0.01, 60.0),
+    Parameter('max_ego_age', 0.2, 's between a frame and its odometry', 0.01, 60.0),
+    Parameter('max_command_age', 2.0, 's; an older command is as good as none', 0.01, 3600.0),
+    Parameter('max_clock_skew', 0.1, 's that a stamp may be in the future', 0.0, 10.0),
+    Parameter('deadline', 0.6, 's from the frame to its action; a later one is discarded, and '
+              'the watchdog speaks when none came for so long', 0.05, 60.0),
+    Parameter('valid_for', 1.0, 's from the frame on that its action may be used', 0.05, 60.0),
+    Parameter('max_frozen_frames', 10, 'times that the same picture may repeat; 0: any',
+              0, 100000),
+    Parameter('max_image_pixels', 7680 * 4320, 'a larger picture is refused before it is decoded',
+              1024, 1 << 28),
+    Parameter('explain', True, 'write explanations'),
+    Parameter('max_explanation_age', 5.0, 's after its frame that an explanation is given up',
+              0.1, 600.0),
+    Parameter('explanation_slice', 4, 'tokens written before the next frame gets its turn',
+              1, 1000),
+    Parameter('limits.acceleration', 2.5, 'm/s^2, speeding up', 0.1, 20.0),
+    Parameter('limits.deceleration', 5.0, 'm/s^2, braking', 0.1, 20.0),
+    Parameter('limits.emergency_deceleration', 8.0, 'm/s^2, braking in an emergency stop',
+              0.1, 20.0),
+    Parameter('limits.jerk', 10.0, 'm/s^3', 0.1, 1000.0),
+    Parameter('limits.emergency_jerk', 50.0, 'm/s^3, towards braking in an emergency stop',
+              0.1, 1000.0),
+    Parameter('limits.steering_angle', 0.5, 'rad at the front wheels', 0.01, 1.5),
+    Parameter('limits.steering_rate', 0.6, 'rad/s at the front wheels', 0.01, 10.0),
+    Parameter('limits.speed', 16.7, 'm/s', 0.1, 100.0),
+)
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+LIMITS = tuple(f'limits.{field.name}' for field in fields(Limits))
+
+
+class Settings:
+    """Every parameter as an attribute, checked as a whole; never changed, only replaced."""
+
+    def __init__(self, values):
+        """Take {name: value} of all PARAMETERS; raise UserError with one sentence."""
+        for parameter in PARAMETERS:
+            parameter.check(values[parameter.name])
+            if parameter.name not in LIMITS:
+                setattr(self, parameter.name, values[parameter.name])
+        try:
+            self.limits = Limits(**{
+                name.removeprefix('limits.'): values[name] for name in LIMITS})
+        except ValueError as error:
+            raise UserError(f'parameter limits: {error}') from None
+        self._check_together()
+
+    def _check_together(self):
+        for shorter, longer, why in (
+                ('deadline', 'valid_for', 'an action must not be over before it is published'),
+                ('valid_for', 'horizon', 'an action says nothing about the time after it'),
+                ('max_frame_age', 'deadline', 'a frame that old could not be answered in time')):
+            if getattr(self, shorter) > getattr(self, longer):
+                raise UserError(
+                    f'parameter {shorter} ({getattr(self, shorter):g} s) is more than {longer} '
+                    f'({getattr(self, longer):g} s): {why}')
+        if not self.model:
+            raise UserError("parameter model is empty; name a directory, or 'embedded'")
+        if not self.base_frame:
+            raise UserError('parameter base_frame is empty; name the frame of the vehicle')
+
+
+def declare(node):
+    """Declare PARAMETERS on `node`; rclpy raises for an override of a wrong type or range."""
+    for parameter in PARAMETERS:
+        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+
+
+def current(node):
+    """Return {name: value} as they are set on `node`."""
+    return {name: node.get_parameter(name).value for name in BY_NAME}
+
+
+def check_change(changes, unconfigured):
+    """Raise UserError when one of the names `changes` cannot be set in this state."""
+    for name in changes:
+        parameter = BY_NAME.get(name)
+        if parameter is not None and parameter.changes == CONFIGURE and not unconfigured:
+            raise UserError(f'parameter {name} can change only while the node is unconfigured; '
+                            'deactivate it and clean it up first')

@@ -1,0 +1,10 @@
+"""An input or a result that must not become an action, and the status that says so."""
+
+
+class Refused(Exception):
+    """Raised where something is refused; `status` and `reason` (one sentence) are published."""
+
+    def __init__(self, status, reason):
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason

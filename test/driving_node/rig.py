@@ -1,0 +1,216 @@
+"""Another process's view of the driving node: starts it, feeds it, and hears what it says."""
+
+import contextlib
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
+import numpy as np
+from rcl_interfaces.srv import SetParameters
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
+
+PROGRAM = Path(__file__).with_name('scripted_driver.py')
+PATIENCE = 30.0  # s; long, because other work may share the machine
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Generous limits: what a test is not about must not fail it on a busy machine.
+CALM = {'max_frame_age': 3.0, 'max_ego_age': 2.0, 'deadline': 4.0, 'valid_for': 9.0,
+        'horizon': 10.0, 'max_explanation_age': 60.0}
+
+
+def picture(seed=0, height=24, width=32):
+    """Return an (H, W, 3) uint8 RGB picture of noise."""
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def nanoseconds(stamp):
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+class Rig:
+    """The node's process, and a node beside it that speaks and listens."""
+
+    def __init__(self, folder, script='scripted', program=PROGRAM, remaps=(),
+                 image_topic='image', **parameters):
+        self.log = folder / 'node.log'
+        values = CALM | {'model': script} | parameters
+        words = [f'{name}:={str(value).lower() if isinstance(value, bool) else value}'
+                 for name, value in values.items()]
+        command = [sys.executable, str(program), '--ros-args']
+        command += [part for word in words for part in ('-p', word)]
+        command += [part for remap in remaps for part in ('-r', remap)]
+        with open(self.log, 'w') as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.actions, self.explanations, self.infos = [], [], []
+        self.diagnostics, self.pictures = [], []
+        self._frames = 0
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self.node = rclpy.create_node('tester', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._connect(image_topic)
+        self._spinner = threading.Thread(target=self._spin, daemon=True)
+        self._spinner.start()
+
+    def _spin(self):
+        with contextlib.suppress(rclpy.executors.ExternalShutdownException):
+            self._executor.spin()
+
+    def _connect(self, image_topic):
+        node = self.node
+        self._image = node.create_publisher(Image, image_topic, 10)
+        self._compressed = node.create_publisher(
+            CompressedImage, f'{image_topic}/compressed', 10)
+        self._odom = node.create_publisher(Odometry, 'odom', 10)
+        self._command = node.create_publisher(DrivingCommand, 'command', 10)
+        self._clock = node.create_publisher(Clock, '/clock', 10)
+        for kind, topic, heard, profile in (
+                (DrivingAction, 'owled/action', self.actions, 100),
+                (Explanation, 'owled/explanation', self.explanations, 100),
+                (ModelInfo, 'owled/info', self.infos, LATCHED),
+                (DiagnosticArray, '/diagnostics', self.diagnostics, 100)):
+            node.create_subscription(kind, topic, heard.append, profile)
+
+    def watch(self):
+        """Listen to the debug image too."""
+        self.node.create_subscription(
+            CompressedImage, 'owled/debug_image/compressed', self.pictures.append, SENSOR)
+
+    # Asking ----------------------------------------------------------------------------------
+
+    def call(self, kind, name, request):
+        client = self.node.create_client(kind, f'driving_node/{name}')
+        assert client.wait_for_service(PATIENCE), f'no service {name}; see {self.words()}'
+        future = client.call_async(request)
+        self.wait(future.done, f'an answer of {name}')
+        return future.result()
+
+    def state(self):
+        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+    def change(self, label):
+        """Ask for a transition; return whether it succeeded."""
+        request = ChangeState.Request(transition=Transition(label=label))
+        return self.call(ChangeState, 'change_state', request).success
+
+    def set(self, name, value):
+        """Set a parameter; return the result (successful, reason)."""
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        return self.call(SetParameters, 'set_parameters', request).results[0]
+
+    # Feeding ---------------------------------------------------------------------------------
+
+    def wait_until_heard(self):
+        """Wait until the node is there and every topic has found its other end."""
+        self.wait(lambda: self._image.get_subscription_count()
+                  + self._compressed.get_subscription_count(), 'a subscription to images')
+        self.wait(self._odom.get_subscription_count, 'a subscription to odometry')
+        self.wait(lambda: self.node.count_publishers('owled/action'), 'a publisher of actions')
+        self.wait(lambda: self.infos, 'the model info')
+
+    def now(self):
+        return self.node.get_clock().now().nanoseconds
+
+    def odometry(self, speed=5.0, yaw_rate=0.0, age=0.0, stamp=None, frame='base_link'):
+        message = Odometry(child_frame_id=frame)
+        message.header.stamp = self._stamp(age, stamp)
+        message.twist.twist.linear.x = speed
+        message.twist.twist.angular.z = yaw_rate
+        self._odom.publish(message)
+
+    def image(self, pixels=None, age=0.0, stamp=None, encoding='rgb8', data=None):
+        """Publish a raw image; return its stamp [ns]."""
+        self._frames += 1
+        pixels = picture(self._frames) if pixels is None else pixels
+        message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
+                        step=pixels.shape[1] * 3)
+        message.header.stamp = self._stamp(age, stamp)
+        message.data = pixels.tobytes() if data is None else data
+        self._image.publish(message)
+        return nanoseconds(message.header.stamp)
+
+    def compressed(self, data, age=0.0):
+        message = CompressedImage(format='jpeg', data=data)
+        message.header.stamp = self._stamp(age, None)
+        self._compressed.publish(message)
+        return nanoseconds(message.header.stamp)
+
+    def command(self, route, age=0.0):
+        message = DrivingCommand(route=route, speed_limit=float('nan'))
+        message.header.stamp = self._stamp(age, None)
+        self._command.publish(message)
+
+    def tick(self, stamp):
+        """Publish /clock at `stamp` [ns]."""
+        message = Clock()
+        message.clock.sec, message.clock.nanosec = divmod(stamp, 10**9)
+        self._clock.publish(message)
+
+    def _stamp(self, age, stamp):
+        stamp = self.now() - int(age * 1e9) if stamp is None else stamp
+        return rclpy.time.Time(nanoseconds=stamp).to_msg()
+
+    def drive(self, until, what, period=0.05, **frame):
+        """Publish odometry and frames every `period` [s] until `until()` is true; return it."""
+        def feed():
+            self.odometry()
+            self.image(**frame)
+        return self.wait(until, what, period, feed)
+
+    # Hearing ---------------------------------------------------------------------------------
+
+    def wait(self, until, what, period=0.01, meanwhile=lambda: None):
+        """Return `until()` once it is true; fail after PATIENCE."""
+        end = time.monotonic() + PATIENCE
+        while not (result := until()):
+            assert time.monotonic() < end, f'waited in vain for {what}; log:\n{self.words()}'
+            meanwhile()
+            time.sleep(period)
+        return result
+
+    def statuses(self, since=0):
+        return [action.status for action in self.actions[since:]]
+
+    def heard(self, status, since=0):
+        """Return the first action with `status` after the first `since`, or None."""
+        return next((action for action in self.actions[since:] if action.status == status), None)
+
+    def words(self):
+        return self.log.read_text()
+
+    # Ending ----------------------------------------------------------------------------------
+
+    def signal(self, number):
+        """Send a signal; return (exit status, seconds until the end)."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE)
+        return status, time.monotonic() - began
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self._executor.shutdown()
+        self._context.try_shutdown()
+        self._spinner.join(PATIENCE)

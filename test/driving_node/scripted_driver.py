@@ -1,0 +1,98 @@
+"""A driver that follows a script instead of a model; run as a program it is the driving node.
+
+The script is the parameter `model`: 'scripted' or 'scripted:word=number,...', of
+delay [s] per decision, words of the explanation, pause [s] per token, load [s],
+turn (1: turns left always), broken_load (1: loading raises), and hang_at, raise_at, nonsense_at,
+nan_at, wild_at: the number of the decision at which that happens.
+"""
+
+from dataclasses import dataclass
+import math
+import sys
+import time
+
+from owled_ros.driver.action import Action, InvalidAction, Maneuver
+from owled_ros.errors import UserError
+
+FOREVER = 3600.0  # s
+
+
+@dataclass(frozen=True)
+class Decision:
+    action: Action
+
+
+class Stream:
+    def __init__(self, words, pause):
+        self._waiting = list(words)
+        self._pause = pause
+        self.text = ''
+        self.confidence = 0.5
+        self.complete = False
+
+    def advance(self, max_tokens):
+        for _ in range(max_tokens):
+            if not self._waiting:
+                break
+            time.sleep(self._pause)
+            self.text = f'{self.text} {self._waiting.pop(0)}'.strip()
+        self.complete = not self._waiting
+        return self.complete
+
+
+class ScriptedDriver:
+    name = 'scripted'
+    hash = '0123abcd'
+    backend = 'script'
+    backend_reason = 'a test'
+    requested_sparsity = 0.5
+    measured_sparsity = 0.5
+
+    def __init__(self, script):
+        self.script = script
+        self.decisions = 0
+
+    @classmethod
+    def load(cls, model, **how):
+        name, _, words = model.partition(':')
+        if name != 'scripted':
+            raise UserError(f'the model {model} is not there; name one that is')
+        script = {key: float(value) for key, value in
+                  (word.split('=') for word in words.split(',') if word)}
+        time.sleep(script.get('load', 0))
+        if script.get('broken_load'):
+            raise RuntimeError('CUDA out of memory\nand a long trace')
+        return cls(script)
+
+    def warm_up(self, report=print):
+        report('warm')
+
+    def decide(self, frame, ego, command):
+        self.decisions += 1
+        if self._now('hang_at'):
+            time.sleep(FOREVER)
+        time.sleep(self.script.get('delay', 0))
+        if self._now('raise_at'):
+            raise RuntimeError('a tensor has the wrong shape\nand a long trace')
+        if self._now('nonsense_at'):
+            raise InvalidAction('the answer is no action')
+        if self._now('wild_at'):
+            return Decision(Action(99.0, -9.0, Maneuver.KEEP_LANE, 0.9))
+        if self._now('nan_at'):
+            return Decision(Action(math.nan, 0.0, Maneuver.KEEP_LANE, 0.9))
+        if self.script.get('turn'):
+            return Decision(Action(0.0, 0.01, Maneuver.TURN_LEFT, 0.9))
+        # The first pixel says which frame it was.
+        return Decision(Action(0.5, float(frame[0, 0, 0]) / 10000, Maneuver.KEEP_LANE, 0.9))
+
+    def explain(self, decision):
+        words = int(self.script.get('words', 3))
+        return Stream([f'word{n}' for n in range(words)], self.script.get('pause', 0))
+
+    def _now(self, what):
+        return self.decisions == self.script.get(what)
+
+
+if __name__ == '__main__':
+    from owled_ros.driving_node import main
+    sys.exit(main(load_driver=ScriptedDriver.load))

@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM end the process soon, whatever the model does, and INACTIVE is said."""
+
+import signal
+
+import pytest
+
+from owled_ros.msg import DrivingAction
+
+SOON = 2.0  # s
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_while_driving(start, number):
+    rig = start('scripted:delay=0.1')
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action')
+    status, seconds = rig.signal(number)
+    assert status == 0 and seconds < SOON
+    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
+    assert rig.statuses()[-1] == DrivingAction.INACTIVE
+    assert f'ends on {number.name}' in rig.words() and 'Traceback' not in rig.words()
+
+
+def test_while_the_model_hangs(start):
+    rig = start('scripted:hang_at=1', deadline=0.5, max_frame_age=0.5)
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.DEADLINE_MISSED), 'the watchdog')
+    status, seconds = rig.signal(signal.SIGTERM)
+    assert status == 0 and seconds < SOON
+    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
+
+
+def test_while_the_model_loads(start):
+    rig = start('scripted:load=60')
+    assert rig.wait(lambda: rig.state() == 'configuring', 'the configuring state')
+    rig.wait(lambda: rig.node.count_publishers('owled/action'), 'a publisher of actions')
+    status, seconds = rig.signal(signal.SIGINT)
+    assert status == 0 and seconds < SOON
+    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
+
+
+def test_before_anything_is_up(start):
+    rig = start()
+    status, seconds = rig.signal(signal.SIGTERM)
+    assert seconds < SOON
