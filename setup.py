@@ -34,7 +34,8 @@ class BuildMessages(build_ext):
             site_packages = 'lib/python{}.{}/site-packages'.format(*sys.version_info)
             self._add_data(package, Path(site_packages, 'owled_ros'))
         else:
-            shutil.copytree(package, Path(self.build_lib, 'owled_ros'), dirs_exist_ok=True)
+            shutil.copytree(package, Path(self.build_lib, 'owled_ros'), dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns('__pycache__'))
         for folder in ('include', 'lib', 'share'):
             self._add_data(staging / folder, Path(folder))
 
