@@ -65,7 +65,7 @@ class Source:
     horizon: float = 1.0
     max_ego_gap: float = 0.1
     command_topic: str = ''
-    max_command_age: float = 1.0
+    max_command_age: float = 2.0
     truth_topic: str = ''
     explanation_topic: str = ''
 
@@ -97,7 +97,7 @@ class Timeline:
         vehicle's.
         """
         source = self.source
-        if message.child_frame_id.lstrip('/') != source.base_frame.lstrip('/'):
+        if message.child_frame_id != source.base_frame:
             raise UserError(
                 f'the odometry on {source.odom_topic} of {self.bag} moves the frame '
                 f'{message.child_frame_id!r}, not {source.base_frame!r}; set base_frame to it '
@@ -180,9 +180,14 @@ class Drive:
                 else:
                     yield moment, message
 
-    def samples(self):
-        """Yield the Samples, one decoded frame at a time; broken frames are left out."""
+    def samples(self, stamps=None):
+        """Yield the Samples, one decoded frame at a time; broken frames are left out.
+
+        stamps: a set of the stamps [ns] to decode, all when it is None.
+        """
         for moment, message in self.frames():
+            if stamps is not None and moment.stamp not in stamps:
+                continue
             try:
                 frame = to_rgb(message)
             except UnsupportedEncoding as error:

@@ -1,0 +1,145 @@
+"""Drives and a model in, a pruned model out: what the calibration node and the command do."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import AutoProcessor
+
+from owled_ros.bags.choosing import choose_samples, kind_of, split_held_out
+from owled_ros.bags.reading import Bag
+from owled_ros.bags.samples import check_topics, Drive, nothing_usable, Source
+from owled_ros.driver.prompt import DrivingFormat, teacher_forced
+from owled_ros.errors import UserError
+from owled_ros.pruning import prune, PruningSettings
+from owled_ros.pruning.shards import Shards
+
+EMBEDDED = Path(__file__).parent / 'assets' / 'embedded'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to calibrate on, what to prune, and where the result goes."""
+
+    output: Path
+    model: str = 'embedded'     # or a directory, or the name of a model on the hub
+    bags: tuple[Path, ...] = ()
+    source: Source = field(default_factory=Source)
+    pruning: PruningSettings = field(default_factory=PruningSettings)
+    samples: int = 64           # to calibrate on
+    held_out: int = 16          # to measure the losses on
+
+    def __post_init__(self):
+        for name, least in (('samples', self.pruning.minimum_samples), ('held_out', 0)):
+            if getattr(self, name) < least:
+                raise UserError(f'{name} is {getattr(self, name)}; it must be at least {least}')
+
+
+class Teacher:
+    """Turns samples into what a model reads when it is shown the recorded answer."""
+
+    def __init__(self, model_dir):
+        """Load a model directory's processor; raises UserError where it has none."""
+        self.format = DrivingFormat.of_model(model_dir)
+        try:
+            self.processor = AutoProcessor.from_pretrained(model_dir)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise UserError(f'the model {model_dir} has no processor that can be loaded: '
+                            f'{_first_line(error)}') from None
+
+    def exchange(self, sample):
+        """Return the tensors (batch 1) of the prompt and the answer of a Sample."""
+        return teacher_forced(self.processor, self.format, sample.frame, sample.ego,
+                              sample.command, sample.action, sample.explanation)
+
+
+def calibrate(request, progress=print):
+    """Prune a model on the drives of `request`; return what was done, as in owled.json.
+
+    `progress` is told in a line what goes on; what it raises stops the work. Raises UserError.
+    The output directory appears when it is whole, and nothing is left behind otherwise.
+    """
+    model_dir = check(request)
+    teacher = Teacher(model_dir)
+    drives = []
+    for path in request.bags:
+        progress(f'reading the drive in {path}')
+        drives.append(Drive(path, request.source))
+    moments = [moment for drive in drives for moment, _ in drive.frames()]
+    if not moments:
+        raise UserError(nothing_usable(drives))
+    dropped = sum((drive.dropped for drive in drives), Counter())
+    chosen, held_out = choose(request, moments)
+    progress(f'{len(moments)} frames can be used; calibrating on {len(chosen)} of them')
+    exchanges = {}
+    for drive in drives:
+        stamps = {m.stamp for m in chosen + held_out if m.bag == str(drive.path)}
+        for sample in drive.samples(stamps):
+            exchanges[sample.bag, sample.stamp] = teacher.exchange(sample)
+    return prune_on(request, model_dir, chosen, held_out, exchanges, progress, {
+        'bags': [path.name for path in request.bags],
+        'usable_frames': len(moments), 'left_out_frames': dict(sorted(dropped.items()))})
+
+
+def choose(request, moments):
+    """Part moments into those to calibrate on and, apart from them in time, those held out."""
+    ours, unseen = split_held_out(moments) if request.held_out else (moments, [])
+    seed = request.pruning.seed
+    return choose_samples(ours, request.samples, seed), choose_samples(
+        unseen, request.held_out, seed)
+
+
+def prune_on(request, model_dir, chosen, held_out, exchanges, progress, describe):
+    """Prune on chosen Moments, whose exchanges are given by (bag, stamp); return the report."""
+    def of(moments):
+        keys = ((moment.bag, moment.stamp) for moment in moments)
+        return [exchanges[key] for key in keys if key in exchanges]
+
+    source = asdict(request.source)
+    kinds = Counter(kind_of(moment.action) for moment in chosen)
+    describe = describe | {
+        'source': source, 'kinds_of_driving': len(kinds),
+        'labels': 'truth' if request.source.truth_topic else 'recorded motion'}
+    return prune(model_dir, of(chosen), request.pruning, request.output,
+                 held_out=of(held_out), describe=describe, progress=progress)
+
+
+def check(request):
+    """Find what a user can get wrong before any work is done; return the model's directory."""
+    model_dir = find_model(request.model)
+    Shards(model_dir).close()
+    output = Path(request.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f'the output {output} already holds something; choose another place or '
+                        'remove it')
+    if not output.absolute().parent.is_dir():
+        raise UserError(f'there is no directory {output.absolute().parent} to put the output in')
+    for path in request.bags:
+        with Bag(path) as bag:
+            check_topics(bag, request.source)
+    return model_dir
+
+
+def find_model(name):
+    """Return the directory of a model: the embedded one, a local one, or one from the hub."""
+    if name == 'embedded':
+        return EMBEDDED
+    directory = Path(name)
+    if directory.is_dir():
+        return directory
+    if name.startswith(('/', '.', '~')) or name.count('/') != 1:
+        raise UserError(f"there is no model directory {name}; give one, or 'embedded', or the "
+                        'name of a model on the hub')
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    try:
+        return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', '*.model',
+                                                            '*.txt', '*.jinja']))
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise UserError(f'there is no model directory {name}, and no such model can be had from '
+                        f'the hub: {_first_line(error)}') from None
+
+
+def _first_line(error):
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,99 @@
+"""A drive and a model become a pruned model that transformers loads, the same every time."""
+
+import hashlib
+import json
+
+from owled_ros.bags.samples import Source
+from owled_ros.calibration import calibrate, Request
+from owled_ros.errors import UserError
+from owled_ros.pruning import PruningSettings
+import pytest
+
+TRUTH = Source(truth_topic='/owled/truth', explanation_topic='/owled/truth_explanation')
+
+
+def request(model, drive, output, **changes):
+    values = {'pruning': PruningSettings(sparsity=0.6), 'samples': 8, 'held_out': 3} | changes
+    return Request(model=str(model), bags=(drive,), output=output, **values)
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.iterdir())}
+
+
+def test_a_drive_prunes_a_model(tmp_path, model, drive):
+    lines = []
+    report = calibrate(request(model, drive, tmp_path / 'pruned', source=TRUTH), lines.append)
+    assert report['sparsity']['measured'] == pytest.approx(0.6, abs=0.001)
+    assert report['data']['samples'] == 8
+    assert report['data']['labels'] == 'truth'
+    assert report['data']['bags'] == ['drive']
+    assert report['data']['usable_frames'] == 80
+    assert report['data']['kinds_of_driving'] == 2
+    assert report['loss']['measured_on'] == 'held-out samples'
+    written = json.loads((tmp_path / 'pruned' / 'owled.json').read_text())
+    assert written['data'] == report['data'] and written['blocks'] == report['blocks']
+    assert any('80 frames can be used' in line for line in lines)
+    assert [path.name for path in tmp_path.iterdir()] == ['pruned']
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    AutoModelForImageTextToText.from_pretrained(tmp_path / 'pruned')
+    AutoProcessor.from_pretrained(tmp_path / 'pruned')
+
+
+def test_same_drive_and_seed_same_bytes(tmp_path, model, drive):
+    for name in ('first', 'second'):
+        calibrate(request(model, drive, tmp_path / name), lambda line: None)
+    assert digests(tmp_path / 'first') == digests(tmp_path / 'second')
+    report = json.loads((tmp_path / 'first' / 'owled.json').read_text())
+    assert report['data']['labels'] == 'recorded motion'
+    assert report['data']['left_out_frames'] == {
+        'without enough recorded motion after them': 10}
+    other = request(model, drive, tmp_path / 'third', pruning=PruningSettings(
+        sparsity=0.6, seed=1))
+    assert calibrate(other, lambda line: None)['data']['sha256'] != report['data']['sha256']
+
+
+def test_what_progress_raises_stops_the_work_and_leaves_nothing(tmp_path, model, drive):
+    class Stopped(Exception):
+        pass
+
+    def stop(line):
+        if line.startswith('pruning'):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        calibrate(request(model, drive, tmp_path / 'pruned'), stop)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('changes, says', [
+    ({'model': '/no/such/model'}, 'there is no model directory /no/such/model'),
+    ({'source': Source(image_topic='/front')}, 'no messages on /front'),
+    ({'samples': 2}, 'samples is 2; it must be at least 4'),
+])
+def test_what_a_user_can_get_wrong(tmp_path, model, drive, changes, says):
+    with pytest.raises(UserError, match=says):
+        changes = {'model': model} | changes
+        calibrate(request(changes.pop('model'), drive, tmp_path / 'pruned', **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_weights_or_processor(tmp_path, model, drive):
+    bare = tmp_path / 'bare'
+    bare.mkdir()
+    (bare / 'config.json').write_text('{}')
+    with pytest.raises(UserError, match='bare'):
+        calibrate(request(bare, drive, tmp_path / 'pruned'))
+    (bare / 'model.safetensors').write_bytes((model / 'model.safetensors').read_bytes())
+    with pytest.raises(UserError, match='no processor that can be loaded'):
+        calibrate(request(bare, drive, tmp_path / 'pruned'))
+
+
+def test_an_output_that_is_there_is_not_touched(tmp_path, model, drive):
+    (tmp_path / 'pruned').mkdir()
+    (tmp_path / 'pruned' / 'mine').write_text('mine')
+    with pytest.raises(UserError, match='already holds something'):
+        calibrate(request(model, drive, tmp_path / 'pruned'))
+    with pytest.raises(UserError, match='there is no directory'):
+        calibrate(request(model, drive, tmp_path / 'a' / 'b' / 'pruned'))
