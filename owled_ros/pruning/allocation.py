@@ -1,0 +1,139 @@
+"""
+How the budget is shared among blocks.
+
+An allocation looks at the dense model as far as it needs to, and gives every prunable projection
+a sparsity; ``share_out`` turns these into whole numbers of weights that meet the budget exactly.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from owled_ros.errors import UserError
+
+HIGHEST = 0.99  # no block is pruned beyond this
+
+
+@dataclass(frozen=True)
+class Share:
+    """
+    A block that gets a share of a budget.
+
+    :param count: its prunable weights
+    :param outliers: share of its scores above M times their mean, on the dense model
+    """
+
+    component: str
+    count: int
+    outliers: float | None = None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """
+    A way to share a budget among blocks.
+
+    :param sparsities: (shares of the blocks of one budget, sparsity, settings) -> sparsity of
+        each block, before clamping
+    :param needs_outliers: measure the blocks' outliers on the dense model first
+    """
+
+    sparsities: Callable
+    needs_outliers: bool = False
+
+
+def uniform(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
+    """Give every block the same sparsity."""
+    return [sparsity] * len(shares)
+
+
+def owl(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
+    """
+    Keep more of the blocks with more outliers (OWL, arXiv 2310.05175, sec. 3.2).
+
+    The outlier shares D are scaled to [0, 2 lambda]; block l keeps D_l - mean(D) + 1 - S. The
+    original takes the plain mean; here blocks are weighted by their number of weights, which is
+    the same when they are equal, and keeps the budget when they are not.
+    """
+    outliers = torch.tensor([share.outliers for share in shares], dtype=torch.float64)
+    weights = torch.tensor([share.count for share in shares], dtype=torch.float64)
+    spread = outliers.max() - outliers.min()
+    if spread == 0:
+        return uniform(shares, sparsity, settings)
+    scaled = (outliers - outliers.min()) / spread * 2 * settings.outlier_width
+    mean = (scaled * weights).sum() / weights.sum()
+    return (sparsity - scaled + mean).tolist()
+
+
+ALLOCATIONS = {
+    'owl': Allocation(owl, needs_outliers=True),
+    'uniform': Allocation(uniform),
+}
+
+
+def allocate(shares: Sequence[Share], settings) -> list[float]:
+    """
+    Return every block's sparsity, within [0, 0.99] and with the exact mean, weighted by count.
+
+    Every component has a budget of its own, unless they share one (``settings.joint``).
+
+    :raises UserError: when the clamps leave no way to meet a budget
+    """
+    rule = ALLOCATIONS[settings.allocation].sparsities
+    budgets = [None] if settings.joint else dict.fromkeys(share.component for share in shares)
+    result = [0.0] * len(shares)
+    for component in budgets:
+        chosen = [i for i, share in enumerate(shares) if component in (None, share.component)]
+        sparsity = settings.sparsity_of(component)
+        group = [shares[i] for i in chosen]
+        clamped = clamp(rule(group, sparsity, settings), [s.count for s in group], sparsity)
+        for i, value in zip(chosen, clamped):
+            result[i] = value
+    return result
+
+
+def clamp(sparsities: Sequence[float], counts: Sequence[int], target: float) -> list[float]:
+    """
+    Bring sparsities into [0, 0.99], and shift those inside so that their mean is the target.
+
+    :param counts: weights of the mean
+    :raises UserError: when the target is above what the clamps allow
+    """
+    if target > HIGHEST:
+        raise UserError(f'A sparsity of {target} cannot be met, since no block is pruned beyond '
+                        f'{HIGHEST}: give a lower one.')
+    values = torch.tensor(sparsities, dtype=torch.float64)
+    weights = torch.tensor(counts, dtype=torch.float64)
+    weights /= weights.sum()
+
+    def mean(shift):
+        return ((values + shift).clamp(0, HIGHEST) * weights).sum().item()
+
+    low, high = -values.max().item(), HIGHEST - values.min().item()
+    if abs(mean(0.0) - target) > 1e-12:
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if mean(middle) < target else (low, middle)
+        values = values + (low + high) / 2
+    return values.clamp(0, HIGHEST).tolist()
+
+
+def share_out(wanted: Sequence[float], limits: Sequence[int], total: int) -> list[int]:
+    """
+    Round numbers to whole ones with an exact sum: the largest remainders are rounded up.
+
+    :param wanted: numbers whose sum is near ``total``
+    :param limits: the most that each may become
+    :raises ValueError: when the limits do not allow the total
+    """
+    if not 0 <= total <= sum(limits):
+        raise ValueError(f'{total} cannot be shared out below limits of {sum(limits)} in all')
+    shared = [min(int(number), limit) for number, limit in zip(wanted, limits)]
+    order = sorted(range(len(shared)), key=lambda i: shared[i] - wanted[i])
+    step = 1 if sum(shared) <= total else -1
+    while (missing := abs(total - sum(shared))):
+        movable = [i for i in order if 0 <= shared[i] + step <= limits[i]]
+        for i in movable[:missing]:
+            shared[i] += step
+    return shared

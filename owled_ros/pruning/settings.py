@@ -1,0 +1,114 @@
+"""What a user may choose when pruning, checked before anything is read."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from owled_ros.errors import UserError
+from owled_ros.pruning.allocation import ALLOCATIONS
+from owled_ros.pruning.methods import METHODS
+
+COMPONENTS = {
+    'both': ('vision', 'language'),
+    'vision': ('vision',),
+    'language': ('language',),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningSettings:
+    """
+    Choose what is pruned, how much, and by which rules.
+
+    :param sparsity: share of the prunable weights to prune, in [0, 1)
+    :param method: which weights go, a name in ``methods.METHODS``
+    :param allocation: how the budget is shared among blocks, a name in
+        ``allocation.ALLOCATIONS``
+    :param components: 'both' (vision encoder and language model), 'vision' or 'language'
+    :param component_sparsity: a budget of its own for a component, ``{'vision': 0.3}``; the
+        others get ``sparsity``
+    :param joint: share one budget among all components, instead of the same one each
+    :param outlier_threshold: OWL's M: a score is an outlier above M times the mean
+    :param outlier_width: OWL's lambda: block sparsities span at most 2 lambda
+    :param include: regular expressions of projections to prune, all when empty
+    :param exclude: regular expressions of projections to leave dense
+    :param seed: for whatever is drawn at random
+    :param minimum_samples: fewer calibration samples than this are refused
+    :param device: 'auto', 'cpu' or 'cuda'
+    :param activation_bytes: calibration activations beyond this size are spilled to disk
+    :raises UserError: when a value cannot be used
+    """
+
+    sparsity: float = 0.5
+    method: str = 'wanda'
+    allocation: str = 'owl'
+    components: str = 'both'
+    component_sparsity: Mapping[str, float] = field(default_factory=dict)
+    joint: bool = False
+    outlier_threshold: float = 5.0
+    outlier_width: float = 0.08
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    minimum_samples: int = 4
+    device: str = 'auto'
+    activation_bytes: int = 1 << 30
+
+    def __post_init__(self):
+        _check_name('method', self.method, METHODS)
+        _check_name('allocation', self.allocation, ALLOCATIONS)
+        _check_name('components', self.components, COMPONENTS)
+        _check_sparsity('sparsity', self.sparsity)
+        for component, sparsity in self.component_sparsity.items():
+            _check_name('component', component, self.pruned_components)
+            _check_sparsity(f'sparsity of {component}', sparsity)
+        if self.joint and self.component_sparsity:
+            raise UserError('A joint budget and a sparsity per component exclude each other: '
+                            'give one of them.')
+        if not self.outlier_threshold > 0:
+            raise UserError(f'The outlier threshold is {self.outlier_threshold}: '
+                            'give a number above 0.')
+        if not 0 <= self.outlier_width <= 0.5:
+            raise UserError(f'The outlier width is {self.outlier_width}: '
+                            'give a number from 0 to 0.5.')
+        for expression in (*self.include, *self.exclude):
+            _check_expression(expression)
+
+    @property
+    def pruned_components(self) -> tuple[str, ...]:
+        """The components that are pruned."""
+        return COMPONENTS[self.components]
+
+    def sparsity_of(self, component: str) -> float:
+        """Return the share of a component's prunable weights to prune."""
+        return self.component_sparsity.get(component, self.sparsity)
+
+    def chooses(self, projection: str) -> bool:
+        """Say whether the regular expressions let a projection of this name be pruned."""
+        if any(re.search(expression, projection) for expression in self.exclude):
+            return False
+        return not self.include or any(re.search(e, projection) for e in self.include)
+
+    def record(self) -> dict:
+        """Return what decides the result, without what only decides where it is computed."""
+        values = asdict(self)
+        del values['activation_bytes']
+        return values
+
+
+def _check_name(what: str, name: str, known) -> None:
+    if name not in known:
+        raise UserError(f'There is no {what} {name!r}: choose one of {", ".join(known)}.')
+
+
+def _check_sparsity(what: str, value: float) -> None:
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value < 1:
+        raise UserError(f'The {what} is {value}: give a number from 0 to below 1.')
+
+
+def _check_expression(expression: str) -> None:
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise UserError(f'The regular expression {expression!r} cannot be read: {error}.')

@@ -1,0 +1,91 @@
+"""
+What is accumulated of a projection's inputs, and the hooks that accumulate it.
+
+A statistic is fed with the inputs X (tokens x columns) of a projection, as often as it is called;
+it can be added to that of other samples, so that samples may be shared among processes.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from owled_ros.errors import UserError
+from owled_ros.pruning.structure import Projection
+
+
+class InputNorms:
+    """
+    The norm of every input column, ||X_j||_2 over all tokens (Wanda, arXiv 2306.11695, sec. 3).
+
+    :param columns: the projection's number of inputs
+    """
+
+    def __init__(self, columns: int, device: torch.device):
+        self.tokens = 0
+        self.squares = torch.zeros(columns, dtype=torch.float64, device=device)  # (columns,)
+
+    def add(self, x: torch.Tensor) -> None:
+        """Take in inputs (tokens x columns)."""
+        self.tokens += x.shape[0]
+        self.squares += x.float().square().sum(0)
+
+    def is_finite(self) -> bool:
+        """Say whether nothing that was taken in was NaN or infinite."""
+        return bool(torch.isfinite(self.squares).all())
+
+    def norms(self) -> torch.Tensor:
+        """Return ||X_j||_2 for every column j, float32 (columns,)."""
+        return self.squares.sqrt().float()
+
+
+class Collector:
+    """
+    Accumulates a statistic for each of a block's projections while the block runs.
+
+    Projections that are given the very same tensor (query, key and value) share one statistic.
+
+    :param statistic: the class to accumulate, e.g. ``InputNorms``
+    """
+
+    def __init__(self, model: nn.Module, projections: Iterable[Projection], statistic: type):
+        self._modules = {p: model.get_submodule(p.name) for p in projections}
+        self._statistic = statistic
+        self._of = {}           # projection -> statistic
+        self._previous = None   # the tensor seen last, and its statistic
+        self._hooks = []
+
+    def __enter__(self):
+        for projection, module in self._modules.items():
+            self._hooks.append(module.register_forward_pre_hook(self._hook(projection)))
+        return self
+
+    def __exit__(self, *_):
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._previous = None
+
+    def of(self, projection: Projection):
+        """Return what was accumulated for a projection."""
+        if projection not in self._of:
+            raise UserError(f'No calibration sample reaches {projection.name}: give samples that '
+                            'do, or leave it dense with an exclude expression.')
+        return self._of[projection]
+
+    def _hook(self, projection: Projection):
+        def see(module, args):
+            x = args[0]
+            known = self._of.get(projection)
+            if self._previous is not None and self._previous[0] is x \
+                    and known in (None, self._previous[1]):
+                self._of[projection] = self._previous[1]
+                return
+            if known is None:
+                known = self._of[projection] = self._statistic(projection.columns, x.device)
+            known.add(x.detach().reshape(-1, projection.columns))
+            if not known.is_finite():
+                raise UserError(f'The inputs of {projection.name} hold NaN or infinite values: '
+                                'a calibration sample or the model is damaged.')
+            self._previous = (x, known)
+        return see

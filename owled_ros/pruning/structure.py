@@ -1,0 +1,253 @@
+"""
+Finds the blocks and projections of a model, whatever its family.
+
+Nothing is listed by name. A chain is a list of sibling modules that contain linear layers and
+that the model calls one after the other, each fed with what the one before it returned; that is
+seen by watching one sample go through. A chain's modules are the blocks, the linear layers in
+them the projections. The chain that runs last is the language model, those before it see.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from owled_ros.errors import UserError
+from owled_ros.pruning.replay import hidden_from, hidden_of, replaced, with_hidden
+from owled_ros.pruning.streaming import StreamedModel
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear layer in a block: weight (rows = outputs, columns = inputs)."""
+
+    name: str
+    rows: int
+    columns: int
+
+    @property
+    def weight(self) -> str:
+        """The name of its weight."""
+        return f'{self.name}.weight'
+
+    @property
+    def count(self) -> int:
+        """The number of its weights."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class Block:
+    """One module of a chain, with all linear layers in it."""
+
+    name: str
+    component: str
+    projections: tuple[Projection, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of weights in its projections."""
+        return sum(projection.count for projection in self.projections)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """
+    Blocks that feed one another.
+
+    :param component: 'vision' or 'language'
+    :param root: the module whose forward calls the blocks
+    :param blocks: in the order in which they run
+    :param taps: indices of the blocks whose output is read by more than the next block; the last
+        is always one, others where features of several depths are used
+    :param tuple_size: a block returns a tuple of this size, or a bare tensor when it is 0
+    """
+
+    component: str
+    root: str
+    blocks: tuple[Block, ...]
+    taps: tuple[int, ...]
+    tuple_size: int
+
+
+def find_chains(model: StreamedModel, sample: dict) -> list[Chain]:
+    """
+    Find the chains of a model by watching a sample go through it.
+
+    :param model: keeps the weights outside of blocks in memory when this returns
+    :param sample: the model's inputs, by name
+    :return: the chains in the order in which they run
+    :raises UserError: when there is none, or a block is of a kind that cannot be pruned
+    """
+    skipped = set()
+    while True:
+        lists = _block_lists(model.module, skipped)
+        passage = _watch(model, lists, sample)
+        broken = {name for name in lists if not passage.is_chain(name)}
+        if not broken:
+            break
+        skipped |= broken
+    names = [name for name in passage.order() if name in lists]
+    if not names:
+        raise UserError(f'The model in {model.directory} has no prunable block: no list of '
+                        'sibling modules with linear layers that feed one another.')
+    return [_chain(model, passage, name, 'language' if name == names[-1] else 'vision')
+            for name in names]
+
+
+def _block_lists(model: nn.Module, skipped: set[str]) -> dict[str, list[str]]:
+    """Return the outermost lists of modules that may be blocks: name -> names of the modules."""
+    lists = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(outer + '.') for outer in lists)
+        if inside or name in skipped or not isinstance(module, (nn.ModuleList, nn.Sequential)):
+            continue
+        children = list(module)
+        if len(children) > 1 and all(_holds_linear(child) for child in children):
+            lists[name] = [f'{name}.{index}' for index in range(len(children))]
+    return lists
+
+
+def _holds_linear(module: nn.Module) -> bool:
+    return not isinstance(module, nn.Linear) and any(
+        isinstance(child, nn.Linear) for child in module.modules())
+
+
+def _chain(model: StreamedModel, passage: '_Passage', name: str, component: str) -> Chain:
+    blocks = tuple(_block(model, block, component) for block in passage.lists[name])
+    return Chain(component, passage.root(name), blocks, passage.taps(name),
+                 passage.tuple_size[name])
+
+
+def _block(model: StreamedModel, name: str, component: str) -> Block:
+    module = model.module.get_submodule(name)
+    for short, parameter in module.named_parameters():
+        if parameter.dim() == 3:
+            raise UserError(f'The experts in {name}.{short} are grouped in one tensor, which is '
+                            'not supported: choose a model without a mixture of experts.')
+    return Block(name, component, tuple(
+        Projection(f'{name}.{short}', child.out_features, child.in_features)
+        for short, child in module.named_modules() if isinstance(child, nn.Linear)))
+
+
+class _Passage:
+    """What was seen while one sample went through a model with candidate lists of blocks."""
+
+    def __init__(self, lists: dict[str, list[str]]):
+        self.lists = lists
+        self.calls = []         # names of candidates, in the order of their calls
+        self.leaves = {}        # candidate -> its output, as a leaf of the autograd graph
+        self.inputs = {}        # candidate -> the tensors that it was given
+        self.reshaping = set()  # lists whose modules return another shape than they are given
+        self.tuple_size = {}
+        self.entered = {}       # module -> how often it was called
+        self.result = None
+
+    def order(self) -> list[str]:
+        """Return the names of the lists that ran, in order."""
+        ran = [name for name, mine in self.lists.items() if set(mine) & set(self.calls)]
+        return sorted(ran, key=lambda name: min(
+            self.calls.index(call) for call in self.lists[name] if call in self.calls))
+
+    def is_chain(self, name: str) -> bool:
+        """Say whether each module of a list ran once and was fed by exactly the one before."""
+        mine = self.lists[name]
+        if not set(mine) & set(self.calls):
+            return True     # did not run: it stays dense as a whole and is not taken apart
+        if [call for call in self.calls if call in mine] != mine or name in self.reshaping:
+            return False
+        return all(self._reads(self.inputs[block], mine) == mine[max(0, index - 1):index]
+                   for index, block in enumerate(mine))
+
+    def taps(self, name: str) -> tuple[int, ...]:
+        """Return which modules of a list are read outside of it."""
+        mine = self.lists[name]
+        outside = [self.result]
+        for block, given in self.inputs.items():
+            if block not in mine:
+                outside += given
+        read = set(self._reads(outside, mine)) | {mine[-1]}
+        return tuple(index for index, block in enumerate(mine) if block in read)
+
+    def root(self, name: str) -> str:
+        """Return the innermost module around a list that was called, and once."""
+        while name:
+            name = name.rpartition('.')[0]
+            if self.entered.get(name) == 1:
+                return name
+        return ''
+
+    def _reads(self, tensors: list[torch.Tensor], candidates: list[str]) -> list[str]:
+        """Return the candidates whose output some of the tensors were computed from."""
+        total = sum(t.sum() for t in tensors if t.requires_grad)
+        ran = [name for name in candidates if name in self.leaves]
+        if not isinstance(total, torch.Tensor) or not ran:
+            return []
+        gradients = torch.autograd.grad(total, [self.leaves[name] for name in ran],
+                                        retain_graph=True, allow_unused=True)
+        return [name for name, gradient in zip(ran, gradients) if gradient is not None]
+
+
+def _watch(model: StreamedModel, lists: dict[str, list[str]], sample: dict) -> _Passage:
+    """
+    Run a sample with every candidate's output cut off from its input.
+
+    Autograd then tells who reads whose output. Only the first module of each list is computed
+    (all of them where the shape changes): the others return something of the right shape.
+    """
+    passage = _Passage(lists)
+    owner = {block: name for name, mine in lists.items() for block in mine}
+    model.load('', but=tuple(owner))
+
+    def cut(block: str, forward):
+        name = owner[block]
+
+        def run(*args, **kwargs):
+            given = hidden_of(args, kwargs)
+            passage.calls.append(block)
+            passage.inputs[block] = [value for value in (*args, *kwargs.values())
+                                     if isinstance(value, torch.Tensor)]
+            returned = given
+            if name not in passage.tuple_size or name in passage.reshaping:
+                returned = _compute(model, block, forward, args, kwargs, passage.tuple_size, name)
+                if returned.shape != given.shape:
+                    passage.reshaping.add(name)
+            passage.leaves[block] = returned.detach().clone().requires_grad_()
+            return with_hidden(passage.leaves[block] * 1, passage.tuple_size[name])
+        return run
+
+    with torch.enable_grad(), replaced(model.module, dict.fromkeys(owner, cut)), \
+            _counting(model.module, passage):
+        passage.result = model.module(**sample, use_cache=False).logits
+    return passage
+
+
+def _compute(model, block, forward, args, kwargs, tuple_size, name) -> torch.Tensor:
+    model.load(block)
+    with torch.no_grad():
+        result = forward(*args, **kwargs)
+    model.release(block)
+    tuple_size[name] = len(result) if isinstance(result, tuple) else 0
+    return hidden_from(result)
+
+
+@contextmanager
+def _counting(model: nn.Module, passage: _Passage):
+    """Count how often the modules around the lists are called."""
+    names = {''}
+    for name in passage.lists:
+        parts = name.split('.')
+        names.update('.'.join(parts[:end]) for end in range(1, len(parts)))
+
+    def count(name):
+        def hook(module, args):
+            passage.entered[name] = passage.entered.get(name, 0) + 1
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_pre_hook(count(name)) for name in names]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

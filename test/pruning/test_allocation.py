@@ -1,0 +1,71 @@
+"""How the budget is shared: OWL by hand, OWL as published, exact sums under clamps."""
+
+import pytest
+
+from owled_ros.errors import UserError
+from owled_ros.pruning import PruningSettings
+from owled_ros.pruning.allocation import Share, allocate, clamp, share_out
+
+
+def shares(outliers, counts=None, component='language'):
+    counts = counts or [100] * len(outliers)
+    return [Share(component, count, share) for share, count in zip(outliers, counts)]
+
+
+def published_owl(outliers, sparsity, width):
+    """Return block sparsities by the formula of the authors' code, lib/prune_all.py."""
+    low, high = min(outliers), max(outliers)
+    ratios = [(d - low) * (1 / (high - low) * width * 2) for d in outliers]
+    mean = sum(ratios) / len(ratios)
+    return [1 - (ratio - mean + (1 - sparsity)) for ratio in ratios]
+
+
+def test_owl_by_hand():
+    # D scaled to [0, 0.2]: 0, 0.05, 0.2; weighted mean (0*1 + 0.05*1 + 0.2*2)/4 = 0.1125
+    found = allocate(shares([0.01, 0.02, 0.05], [100, 100, 200]),
+                     PruningSettings(sparsity=0.6, outlier_width=0.1))
+    assert found == pytest.approx([0.7125, 0.6625, 0.5125])
+
+
+@pytest.mark.parametrize('sparsity', [0.3, 0.5, 0.7])
+def test_owl_is_the_published_one_when_blocks_are_equal(sparsity):
+    outliers = [0.004, 0.011, 0.007, 0.02, 0.013]
+    found = allocate(shares(outliers), PruningSettings(sparsity=sparsity))
+    assert found == pytest.approx(published_owl(outliers, sparsity, 0.08), abs=1e-12)
+
+
+def test_owl_without_a_spread_is_uniform():
+    assert allocate(shares([0.02] * 3), PruningSettings(sparsity=0.5)) == [0.5] * 3
+
+
+def test_each_component_keeps_its_own_budget():
+    both = shares([0.01, 0.03], component='vision') + shares([0.02, 0.07])
+    found = allocate(both, PruningSettings(sparsity=0.5, component_sparsity={'vision': 0.3}))
+    assert found == pytest.approx([0.38, 0.22, 0.58, 0.42])
+
+
+def test_joint_scales_over_all_components():
+    both = shares([0.01, 0.03], component='vision') + shares([0.02, 0.05])
+    found = allocate(both, PruningSettings(sparsity=0.5, joint=True))
+    assert found == pytest.approx(published_owl([0.01, 0.03, 0.02, 0.05], 0.5, 0.08))
+
+
+@pytest.mark.parametrize('target', [0.0, 0.02, 0.5, 0.97, 0.99])
+def test_clamps_give_back_what_they_took(target):
+    wanted = [target - 0.4, target + 0.1, target + 0.3]
+    counts = [100, 300, 50]
+    found = clamp(wanted, counts, target)
+    assert all(0 <= value <= 0.99 for value in found)
+    mean = sum(v * c for v, c in zip(found, counts)) / sum(counts)
+    assert mean == pytest.approx(target, abs=1e-9)
+
+
+def test_what_the_clamps_cannot_meet_is_refused():
+    with pytest.raises(UserError, match='cannot be met'):
+        clamp([0.995], [10], 0.995)
+
+
+def test_whole_numbers_have_the_exact_sum():
+    assert share_out([1.5, 2.7, 0.8], [10, 10, 10], 5) == [1, 3, 1]
+    assert share_out([4.9, 0.1], [4, 10], 5) == [4, 1]
+    assert share_out([0.0, 0.0], [3, 3], 5) == [3, 2]

@@ -1,0 +1,291 @@
+"""The whole of pruning on a tiny Llava, against a second implementation and plain transformers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from owled_ros.errors import UserError
+from owled_ros.pruning import PruningSettings, prune
+
+
+def quiet(_):
+    pass
+
+
+def run(model_dir, samples, output, **settings):
+    return prune(model_dir, samples, PruningSettings(**settings), output, progress=quiet)
+
+
+@pytest.fixture(scope='module')
+def pruned(llava_dir, samples, tmp_path_factory):
+    output = tmp_path_factory.mktemp('pruned') / 'owl'
+    return output, run(llava_dir, samples, output)
+
+
+def load(directory):
+    return AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def logits(model, sample):
+    return model(**sample).logits
+
+
+def linears(block):
+    return {n: m for n, m in block.named_modules() if isinstance(m, torch.nn.Linear)}
+
+
+@torch.no_grad()
+def reference(model_dir, samples, sparsities, *, sequential=True):
+    """
+    Prune with Wanda by whole forwards of the whole model: slow, and with nothing in common with
+    the package but the rule that a remainder is spread over rows.
+    """
+    model, source = load(model_dir), load(model_dir)
+    blocks = [*model.model.vision_tower.encoder.layers, *model.model.language_model.layers]
+    watched = [*source.model.vision_tower.encoder.layers, *source.model.language_model.layers]
+    for block, dense, sparsity in zip(blocks, watched, sparsities):
+        seen = block if sequential else dense
+        squares, hooks = {}, []
+        for name, linear in linears(seen).items():
+            def hook(module, args, name=name):
+                x = args[0].reshape(-1, module.in_features)
+                squares[name] = squares.get(name, 0) + x.double().square().sum(0)
+            hooks.append(linear.register_forward_pre_hook(hook))
+        for sample in samples:
+            (model if sequential else source)(**sample)
+        for hook in hooks:
+            hook.remove()
+        for name, linear in linears(block).items():
+            rows, columns = linear.weight.shape
+            per_row = round(sparsity * columns)
+            scores = linear.weight.abs() * squares[name].sqrt().float()
+            for row in range(rows):
+                gone = sorted(range(columns), key=lambda j: (float(scores[row, j]), j))[:per_row]
+                linear.weight[row, gone] = 0
+    return model
+
+
+def masks(model):
+    return {name: parameter == 0 for name, parameter in model.named_parameters()
+            if '.layers.' in name and parameter.dim() == 2}
+
+
+def agreement(one, other):
+    same = sum(int((one[name] == other[name]).sum()) for name in one)
+    return same / sum(mask.numel() for mask in one.values())
+
+
+def test_sequential_wanda_equals_a_second_implementation(llava_dir, samples, tmp_path):
+    run(llava_dir, samples, tmp_path / 'out', allocation='uniform', sparsity=0.5)
+    found = masks(load(tmp_path / 'out'))
+    assert agreement(found, masks(reference(llava_dir, samples, [0.5] * 6))) == 1.0
+    dense = masks(reference(llava_dir, samples, [0.5] * 6, sequential=False))
+    assert 0.5 < agreement(found, dense) < 0.999
+
+
+def test_samples_without_an_image_skip_the_encoder(llava_dir, samples, tmp_path):
+    text_only = {name: value[:, 16:] for name, value in samples[1].items() if value.dim() == 2}
+    mixed = [samples[0], text_only, *samples[2:5]]
+    run(llava_dir, mixed, tmp_path / 'out', allocation='uniform', sparsity=0.5)
+    expected = masks(reference(llava_dir, mixed, [0.5] * 6))
+    assert agreement(masks(load(tmp_path / 'out')), expected) == 1.0
+
+
+def test_outlier_shares_are_those_of_the_dense_model(llava_dir, samples, pruned):
+    model = load(llava_dir)
+    block = model.model.language_model.layers[1]
+    inputs = {}
+    for name, linear in linears(block).items():
+        linear.register_forward_pre_hook(
+            lambda module, args, name=name: inputs.setdefault(name, []).append(args[0][0]))
+    for sample in samples:
+        logits(model, sample)
+    scores = torch.cat([
+        (linear.weight.abs() * torch.cat(inputs[name]).norm(dim=0)).flatten()
+        for name, linear in linears(block).items()])
+    expected = float((scores > 5 * scores.mean()).float().mean())
+    found = {b['name']: b['outlier_share'] for b in pruned[1]['blocks']}
+    assert found['model.language_model.layers.1'] == pytest.approx(expected, abs=1e-4)
+
+
+def test_plain_transformers_loads_it_with_the_same_logits(llava_dir, samples, pruned):
+    output, record = pruned
+    dense, loaded = load(llava_dir), load(output)
+    zeros = masks(loaded)
+    with torch.no_grad():
+        for name, parameter in dense.named_parameters():
+            if name in zeros:
+                parameter.masked_fill_(zeros[name], 0)
+    assert sum(int(mask.sum()) for mask in zeros.values()) == record['sparsity']['pruned_weights']
+    for sample in samples:
+        assert torch.equal(logits(dense, sample), logits(loaded, sample))
+
+
+def test_the_reported_losses_are_those_of_the_models(llava_dir, pruned, samples):
+    for name, directory in (('dense', llava_dir), ('pruned', pruned[0])):
+        model, total, tokens = load(directory), 0.0, 0
+        for sample in samples[:4]:
+            answer = sample['input_ids'][0, 16:]
+            predicted = logits(model, sample)[0, 15:-1]
+            total += float(torch.nn.functional.cross_entropy(predicted, answer, reduction='sum'))
+            tokens += len(answer)
+        assert pruned[1]['loss'][name] == pytest.approx(total / tokens, rel=1e-5)
+        assert pruned[1]['loss']['tokens'] == tokens
+
+
+@pytest.mark.parametrize('settings', [
+    {'sparsity': 0.0}, {'sparsity': 0.123, 'joint': True}, {'sparsity': 0.97},
+    {'sparsity': 0.5, 'outlier_width': 0.5}, {'sparsity': 0.6, 'method': 'magnitude'},
+    {'sparsity': 0.6, 'components': 'vision'}, {'sparsity': 0.31, 'exclude': ('down_proj',)},
+])
+def test_the_budget_is_exact(llava_dir, samples, tmp_path, settings):
+    record = run(llava_dir, samples, tmp_path / 'out', **settings)
+    sparsity = record['sparsity']
+    groups = {}
+    for block in record['blocks']:
+        key = None if settings.get('joint') else block['component']
+        groups.setdefault(key, []).append(block)
+    for blocks in groups.values():
+        weights = sum(block['weights'] for block in blocks)
+        assert sum(block['pruned'] for block in blocks) == round(settings['sparsity'] * weights)
+        assert all(block['sparsity'] <= 0.9905 for block in blocks)
+    zeros = masks(load(tmp_path / 'out'))
+    assert sum(int(mask.sum()) for mask in zeros.values()) == sparsity['pruned_weights']
+
+
+def test_what_is_left_out_stays_as_it_was(llava_dir, samples, tmp_path):
+    run(llava_dir, samples, tmp_path / 'out', components='language', exclude=(r'layers\.1\.',))
+    dense = load_file(llava_dir / 'model.safetensors')
+    found = load_file(tmp_path / 'out' / 'model.safetensors')
+    changed = {name for name in dense if not torch.equal(dense[name], found[name])}
+    assert changed and all('layers.0.' in name or 'layers.2.' in name for name in changed)
+    assert not any('vision' in name for name in changed)
+
+
+def test_same_inputs_same_bytes(llava_dir, samples, pruned, tmp_path):
+    run(llava_dir, samples, tmp_path / 'again', activation_bytes=20000)
+    files = sorted(path.name for path in pruned[0].iterdir())
+    assert files == sorted(path.name for path in (tmp_path / 'again').iterdir())
+    assert {'owled.json', 'report.html', 'sparsity.png', 'config.json'} <= set(files)
+    for name in files:
+        assert (pruned[0] / name).read_bytes() == (tmp_path / 'again' / name).read_bytes(), name
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_types_on_disk_are_kept(samples, tmp_path, dtype, save_llava):
+    source = save_llava(tmp_path / 'model', dtype=dtype)
+    record = run(source, samples, tmp_path / 'out')
+    dense = load_file(source / 'model.safetensors')
+    found = load_file(tmp_path / 'out' / 'model.safetensors')
+    for name, values in found.items():
+        assert values.dtype == dense[name].dtype == dtype
+        kept = values != 0
+        assert torch.equal(values[kept], dense[name][kept])
+    assert record['sparsity']['measured'] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_shards_keep_their_names(samples, tmp_path, save_llava):
+    source = save_llava(tmp_path / 'model')
+    load(source).save_pretrained(tmp_path / 'sharded', max_shard_size='100KB')
+    assert len(list((tmp_path / 'sharded').glob('*.safetensors'))) > 2
+    run(tmp_path / 'sharded', samples, tmp_path / 'out')
+    run(source, samples, tmp_path / 'single')
+    for path in (tmp_path / 'sharded').glob('model*'):
+        assert (tmp_path / 'out' / path.name).exists()
+    assert torch.equal(logits(load(tmp_path / 'out'), samples[0]),
+                       logits(load(tmp_path / 'single'), samples[0]))
+
+
+def test_the_record_says_what_was_done(llava_dir, samples, pruned, tmp_path, make_samples):
+    output, record = pruned
+    assert json.loads((output / 'owled.json').read_text()) == record
+    assert record['settings']['allocation'] == 'owl'
+    assert record['model']['sha256'] != record['model']['dense_sha256']
+    assert [block['component'] for block in record['blocks']] == ['vision'] * 3 + ['language'] * 3
+    assert all(block['output_error'] > 0 for block in record['blocks'])
+    assert len(record['blocks'][3]['projections']) == 7
+    page = (output / 'report.html').read_text()
+    assert page.count('data:image/png;base64,') == 2 and 'http' not in page
+    described = prune(llava_dir, samples, PruningSettings(), tmp_path / 'out', progress=quiet,
+                      held_out=make_samples(3, seed=9), describe={'bags': ['drive']})
+    assert described['data']['bags'] == ['drive']
+    assert described['loss']['measured_on'] == 'held-out samples'
+
+
+def refused(match, model_dir, samples, output, **settings):
+    before = sorted(output.parent.iterdir())
+    with pytest.raises(UserError, match=match):
+        run(model_dir, samples, output, **settings)
+    assert sorted(output.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize('settings, match', [
+    ({'sparsity': 1.0}, 'sparsity is 1.0'), ({'sparsity': -0.1}, 'sparsity is -0.1'),
+    ({'sparsity': float('nan')}, 'sparsity is nan'), ({'sparsity': 0.995}, 'cannot be met'),
+    ({'method': 'guess'}, "no method 'guess'.*wanda"), ({'allocation': 'x'}, 'no allocation'),
+    ({'components': 'wheels'}, 'no components'), ({'exclude': ('(',)}, 'regular expression'),
+    ({'exclude': ('.',)}, 'nothing to prune'), ({'device': 'abacus'}, 'no device'),
+    ({'outlier_threshold': 0}, 'outlier threshold'), ({'outlier_width': 2}, 'outlier width'),
+])
+def test_bad_settings_are_refused(llava_dir, samples, tmp_path, settings, match):
+    refused(match, llava_dir, samples, tmp_path / 'out', **settings)
+
+
+def test_too_few_samples_are_refused(llava_dir, samples, tmp_path):
+    refused('samples are too few', llava_dir, samples[:3], tmp_path / 'out')
+
+
+def test_an_output_that_holds_something_is_refused(llava_dir, samples, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'thesis.txt').write_text('mine')
+    refused('already holds', llava_dir, samples, tmp_path / 'out')
+    assert (tmp_path / 'out' / 'thesis.txt').read_text() == 'mine'
+
+
+def test_a_directory_without_a_model_is_refused(samples, tmp_path):
+    (tmp_path / 'model').mkdir()
+    refused('no model directory', tmp_path / 'nothing', samples, tmp_path / 'out')
+    refused('has no weights', tmp_path / 'model', samples, tmp_path / 'out')
+
+
+def test_a_model_without_weights_is_refused(llava_dir, samples, tmp_path):
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / 'config.json').write_bytes((llava_dir / 'config.json').read_bytes())
+    refused('has no weights', tmp_path / 'model', samples, tmp_path / 'out')
+
+
+def test_a_model_without_blocks_is_refused(samples, tmp_path, save_llava):
+    source = save_llava(tmp_path / 'model', vision_layers=1, language_layers=1)
+    refused('no prunable block', source, samples, tmp_path / 'out')
+
+
+def change_weight(directory, ending, change):
+    path = directory / 'model.safetensors'
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith(ending))
+    tensors[name] = change(tensors[name])
+    save_file(tensors, path, metadata={'format': 'pt'})
+
+
+def test_nan_weights_are_refused(samples, tmp_path, save_llava):
+    source = save_llava(tmp_path / 'model')
+    change_weight(source, 'layers.1.mlp.fc1.weight', lambda w: w.index_fill(
+        1, torch.tensor([0]), torch.nan))
+    refused('holds NaN', source, samples, tmp_path / 'out')
+
+
+def test_a_truncated_file_is_refused(samples, tmp_path, save_llava):
+    source = save_llava(tmp_path / 'model')
+    weights = source / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-100])
+    refused('cannot be read', source, samples, tmp_path / 'out')
+
+
+def test_nan_activations_are_refused(llava_dir, samples, tmp_path):
+    bad = dict(samples[2], pixel_values=torch.full_like(samples[2]['pixel_values'], torch.nan))
+    refused('inputs of .* hold NaN', llava_dir, [*samples[:2], bad, *samples[3:]],
+            tmp_path / 'out')
