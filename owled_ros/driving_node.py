@@ -46,6 +46,7 @@ from owled_ros.ros.watchdog import Watchdog
 WATCHDOG_PERIOD = 0.05     # s; how late the watchdog may be
 DIAGNOSTICS_PERIOD = 1.0   # s
 WORKER_PATIENCE = 0.5      # s given to the model to finish before it is left behind
+EXECUTOR_PATIENCE = 0.3    # s given to callbacks to finish
 GOODBYE_PATIENCE = 0.3     # s given to subscribers to take the last status
 END_WITHIN = 1.8           # s from a signal to the end of the process, whatever hangs
 # Images, odometry, watchdog, parameters and a transition that waits for the model each hold one
@@ -394,17 +395,22 @@ def main(args=None, load_driver=load_embedded_or_named):
         return 2
     executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
     executor.add_node(node)
-    threading.Thread(target=_spin, args=(executor, signals), name='executor', daemon=True).start()
+    spinner = threading.Thread(
+        target=_spin, args=(executor, signals), name='executor', daemon=True)
+    spinner.start()
     signal = signals.wait()
     end_within(END_WITHIN)
     node.get_logger().info(f'ends on {signal}' if signal else 'ends: its executor has ended')
     clean = node.say_goodbye()
-    executor.shutdown(timeout_sec=0.5)
+    executor.shutdown(timeout_sec=EXECUTOR_PATIENCE)
+    spinner.join(EXECUTOR_PATIENCE)
     node.destroy_node()
     rclpy.try_shutdown()
-    if not clean:
-        leave(0)
-    return 0 if signal else 1
+    status = 0 if signal else 1
+    # A thread that still runs compiled code would abort the interpreter at its end.
+    if not clean or spinner.is_alive():
+        leave(status)
+    return status
 
 
 def _spin(executor, signals):

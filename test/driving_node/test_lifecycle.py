@@ -68,6 +68,8 @@ def test_two_nodes_in_one_graph(start):
     second = start(remaps=['__ns:=/right'])
     second.wait(lambda: second.node.count_publishers('/left/owled/action')
                 and second.node.count_publishers('/right/owled/action'), 'both nodes')
-    names = {(name, space) for name, space in second.node.get_node_names_and_namespaces()}
-    assert {('driving_node', '/left'), ('driving_node', '/right')} <= names
+    # Each hears the other's diagnostics only by name.
+    second.wait(lambda: {status.name for message in second.diagnostics
+                         for status in message.status}
+                >= {'left/driving_node: model', 'right/driving_node: model'}, 'both diagnostics')
     assert first.process.poll() is None and second.process.poll() is None

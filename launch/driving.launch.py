@@ -1,0 +1,65 @@
+"""Starts the driving node: ros2 launch owled_ros driving.launch.py [argument:=value ...]."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = Path(get_package_share_directory('owled_ros')) / 'config' / 'driving.yaml'
+YES_NO = ['true', 'false']
+# What is left empty stays as it is in the parameter file.
+ARGUMENTS = [
+    DeclareLaunchArgument('params_file', default_value=str(CONFIG),
+                          description='parameters of the node'),
+    DeclareLaunchArgument('model', default_value='',
+                          description="'embedded', a directory, or a hub name"),
+    DeclareLaunchArgument('device', default_value='',
+                          description="where the model runs: 'auto', 'cpu', 'cuda', 'cuda:1'"),
+    DeclareLaunchArgument('image_topic', default_value='image',
+                          description='camera, without /compressed'),
+    DeclareLaunchArgument('odom_topic', default_value='odom',
+                          description='odometry whose twist is in base_frame'),
+    DeclareLaunchArgument('command_topic', default_value='command',
+                          description='where the route wants to go; may be silent'),
+    DeclareLaunchArgument('image_transport', default_value='', choices=['', 'raw', 'compressed'],
+                          description='compressed subscribes to <image_topic>/compressed'),
+    DeclareLaunchArgument('namespace', default_value='', description='namespace of the node'),
+    DeclareLaunchArgument('use_sim_time', default_value='false', choices=YES_NO,
+                          description='take the time from /clock'),
+    DeclareLaunchArgument('autostart', default_value='', choices=['', *YES_NO],
+                          description='configure and activate without a lifecycle manager'),
+    DeclareLaunchArgument('log_level', default_value='info',
+                          choices=['debug', 'info', 'warn', 'error', 'fatal'],
+                          description='least severe messages to log'),
+    DeclareLaunchArgument('respawn', default_value='false', choices=YES_NO,
+                          description='start the node again when its process ends'),
+]
+
+
+def driving_node(context):
+    """Return the node with the arguments as they were given."""
+    def given(name):
+        return LaunchConfiguration(name).perform(context)
+
+    overrides = {
+        # Typed, or a model that is called 7 would become a number.
+        name: ParameterValue(given(name), value_type=str)
+        for name in ('model', 'device', 'image_transport') if given(name)}
+    if given('autostart'):
+        overrides['autostart'] = given('autostart') == 'true'
+    overrides['use_sim_time'] = given('use_sim_time') == 'true'
+    return [Node(
+        package='owled_ros', executable='driving_node', name='driving_node',
+        namespace=given('namespace'), parameters=[given('params_file'), overrides],
+        remappings=[(name, given(f'{name}_topic')) for name in ('image', 'odom', 'command')],
+        arguments=['--ros-args', '--log-level', given('log_level')],
+        respawn=given('respawn') == 'true', respawn_delay=2.0,
+        output='screen', emulate_tty=True)]
+
+
+def generate_launch_description():
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=driving_node)])
