@@ -1,0 +1,320 @@
+"""What passes the outlet, what the worker does around it, and how it is worded as a message."""
+
+from dataclasses import dataclass, replace
+import math
+import time
+
+import numpy as np
+import pytest
+
+from owled_ros.driver.action import (
+    Action, ActionLimiter, Command, EgoState, InvalidAction, LimitsApplied, Maneuver, Status)
+from owled_ros.errors import UserError
+from owled_ros.ros import messages
+from owled_ros.ros.counters import Counters
+from owled_ros.ros.decision_loop import DecisionLoop, Frame
+from owled_ros.ros.frame_gate import FrameGate
+from owled_ros.ros.model_worker import Slot
+from owled_ros.ros.outlet import ActionOutlet
+from owled_ros.ros.overlay import draw_action
+from owled_ros.ros.parameters import PARAMETERS, Settings
+from owled_ros.ros.refused import Refused
+from owled_ros.ros.timekeeper import Timekeeper
+from owled_ros.ros.watchdog import Watchdog
+
+SECOND = 10**9
+DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
+EGO = EgoState(5.0)
+KEEP = Action(0.5, 0.01, Maneuver.KEEP_LANE, 0.9)
+
+
+class Bench:
+    """An outlet on a clock that only moves when it is told to."""
+
+    def __init__(self, **changed):
+        self.settings = Settings(DEFAULTS | changed)
+        self.time = 100 * SECOND
+        self.reports, self.explanations, self.shown, self.logged = [], [], [], []
+        self.clock = Timekeeper(lambda: self.time, 0.1)
+        self.clock.now()
+        self.counters = Counters()
+        self.outlet = ActionOutlet(self.reports.append, self.clock, Watchdog(), self.counters)
+        self.limiter = ActionLimiter(self.settings.limits, 2.7, 1.0)
+        self.outlet.configure(self.limiter, self.settings)
+        self.outlet.open()
+
+    def frame(self, message=None, age=0.0, **changed):
+        frame = Frame(message, self.time - int(age * SECOND), time.monotonic(), False,
+                      self.outlet.ticket())
+        return replace(frame, **changed)
+
+    def offer(self, action=KEEP, **frame):
+        return self.outlet.offer(action, self.frame(**frame), EGO, Command(), 0.05)
+
+    def last(self):
+        return self.reports[-1].status, self.reports[-1].reason
+
+
+def test_a_good_action_goes_out():
+    bench = Bench()
+    report = bench.offer(age=0.2)
+    assert bench.reports == [report]
+    assert (report.status, report.sequence, report.latency) == (Status.OK, 1, SECOND // 5)
+    assert report.action.acceleration == 0.5
+
+
+def test_a_late_one_does_not():
+    bench = Bench()
+    assert bench.offer(age=0.7) is None
+    assert bench.last()[0] == Status.DEADLINE_MISSED and '0.700 s' in bench.last()[1]
+    # The system clock was set back while the model worked: the steady clock knows better.
+    assert bench.offer(arrived=time.monotonic() - 9.0, wall_clock=True) is None
+    assert bench.last()[0] == Status.DEADLINE_MISSED
+
+
+def test_one_from_before_a_jump_of_the_clock_does_not():
+    bench = Bench()
+    frame = bench.frame()
+    bench.time -= 50 * SECOND
+    bench.outlet.offer(KEEP, frame, EGO, Command(), 0.05)
+    assert [report.status for report in bench.reports] in ([], [Status.DEADLINE_MISSED])
+    bench.clock.now()
+    bench.outlet.offer(KEEP, frame, EGO, Command(), 0.05)
+    assert Status.OK not in [report.status for report in bench.reports]
+
+
+def test_nothing_but_inactive_comes_out_of_a_closed_outlet():
+    bench = Bench()
+    frame = bench.frame()
+    bench.outlet.close('closed')
+    bench.outlet.offer(KEEP, frame, EGO, Command(), 0.05)
+    bench.outlet.refuse(Refused(Status.STALE_INPUT, 'old'), frame.ticket)
+    bench.outlet.watch()
+    assert [report.status for report in bench.reports] == [Status.INACTIVE]
+    bench.outlet.open()
+    assert bench.outlet.offer(KEEP, frame, EGO, Command(), 0.05) is None
+
+
+@pytest.mark.parametrize('action, words', [
+    (Action(math.nan, 0.0, Maneuver.KEEP_LANE), 'not finite'),
+    (Action(0.0, math.inf, Maneuver.KEEP_LANE), 'not finite'),
+    (Action(0.0, 0.0, Maneuver.TURN_LEFT), 'TURN_LEFT'),
+])
+def test_an_answer_that_is_no_action(action, words):
+    bench = Bench()
+    assert bench.offer(action) is None
+    assert bench.last()[0] == Status.INVALID_OUTPUT and words in bench.last()[1]
+
+
+@pytest.mark.parametrize('broken', [
+    {'acceleration': 3.0}, {'acceleration': -6.0}, {'steering_angle': 0.6}, {'target_speed': -1.0},
+    {'target_speed': 17.0}, {'curvature': math.nan}])
+def test_the_last_look_does_not_trust_the_limiter(broken):
+    bench = Bench()
+    apply = bench.limiter.apply
+    bench.limiter.apply = lambda *arguments: replace(apply(*arguments), **broken)
+    assert bench.offer() is None
+    assert bench.last()[0] == Status.INVALID_OUTPUT
+
+
+def test_every_refusal_starts_the_limits_again():
+    bench = Bench()
+    bench.offer(Action(2.5, 0.0, Maneuver.KEEP_LANE))
+    assert bench.limiter._previous is not None
+    bench.outlet.refuse(Refused(Status.STALE_INPUT, 'old'), bench.outlet.ticket())
+    assert bench.limiter._previous is None
+
+
+def test_a_change_of_settings_holds_for_the_next_action():
+    bench = Bench()
+    bench.outlet.change(Settings(DEFAULTS | {'limits.acceleration': 0.25}))
+    report = bench.offer()
+    assert report.action.acceleration == 0.25
+    assert LimitsApplied.ACCELERATION in report.action.limits_applied
+
+
+# The loop --------------------------------------------------------------------------------------
+
+@dataclass
+class Decision:
+    action: Action
+
+
+class Stream:
+    confidence = 0.5
+
+    def __init__(self, words):
+        self.words, self.text = list(words), ''
+
+    def advance(self, max_tokens):
+        for _ in range(min(max_tokens, len(self.words))):
+            self.text += self.words.pop(0)
+        return not self.words
+
+
+class Driver:
+    """Answers with `action`, or raises it."""
+
+    def __init__(self, action=KEEP, words='abcdef'):
+        self.action, self.words = action, words
+
+    def decide(self, frame, ego, command):
+        if isinstance(self.action, Exception):
+            raise self.action
+        return Decision(self.action)
+
+    def explain(self, decision):
+        if isinstance(self.words, Exception):
+            raise self.words
+        return Stream(self.words)
+
+
+def loop(bench, driver, ego_at=lambda stamp: EGO, to_rgb=lambda message: message):
+    bench.slot = Slot()
+    return DecisionLoop(
+        driver, slot=bench.slot, gate=FrameGate(), ego_at=ego_at,
+        command_at=lambda now: Command(), to_rgb=to_rgb, outlet=bench.outlet, clock=bench.clock,
+        counters=bench.counters, publish_explanation=bench.explanations.append,
+        show=lambda *shown: bench.shown.append(shown), log=bench.logged.append)
+
+
+def picture(seed):
+    return np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+
+
+def feed(bench, work, seed=0, **frame):
+    bench.time += SECOND // 10
+    bench.slot.put(bench.frame(picture(seed), **frame))
+    work.step(0)
+
+
+def test_an_explanation_is_written_between_actions_and_newer_ones_get_none():
+    bench = Bench(explanation_slice=2)
+    work = loop(bench, Driver())
+    feed(bench, work, 0)
+    work.step(0)
+    feed(bench, work, 1)
+    assert len(bench.reports) == 2 and not bench.explanations
+    work.step(0)
+    work.step(0)
+    (explanation,) = bench.explanations
+    assert explanation.complete and explanation.text == 'abcdef'
+    assert explanation.action_sequence == 1 and explanation.stamp == bench.reports[0].stamp
+    work.step(0)
+    feed(bench, work, 2)
+    for _ in range(3):
+        work.step(0)
+    assert [told.action_sequence for told in bench.explanations] == [1, 3]
+    assert len(bench.shown) == 3
+
+
+def test_an_old_explanation_is_given_up():
+    bench = Bench(explanation_slice=1)
+    work = loop(bench, Driver())
+    feed(bench, work)
+    work.step(0)
+    bench.time += 6 * SECOND
+    work.step(0)
+    (explanation,) = bench.explanations
+    assert not explanation.complete and explanation.text == 'ab'
+
+
+def test_an_explanation_of_a_time_that_is_gone_is_dropped():
+    bench = Bench(explanation_slice=1)
+    work = loop(bench, Driver())
+    feed(bench, work)
+    bench.outlet.close('closed')
+    bench.outlet.open()
+    for _ in range(9):
+        work.step(0)
+    assert not bench.explanations
+
+
+def test_no_explanations_where_none_are_wanted_and_broken_ones_do_no_harm():
+    bench = Bench(explain=False)
+    work = loop(bench, Driver())
+    feed(bench, work)
+    assert bench.reports and not work._explaining
+    bench = Bench()
+    work = loop(bench, Driver(words=RuntimeError('no more memory')))
+    feed(bench, work)
+    assert bench.reports[-1].status == Status.OK and 'no more memory' in bench.logged[0]
+
+
+def raiser(error):
+    def raise_it(_):
+        raise error
+    return raise_it
+
+
+@pytest.mark.parametrize('driver, inputs, status, words', [
+    (Driver(RuntimeError('shape\ntrace')), {}, Status.MODEL_ERROR, 'failed: shape'),
+    (Driver(MemoryError()), {}, Status.MODEL_ERROR, 'MemoryError'),
+    (Driver(InvalidAction('no action')), {}, Status.INVALID_OUTPUT, 'no action'),
+    (Driver(), {'ego_at': raiser(Refused(Status.NO_INPUT, 'none yet'))}, Status.NO_INPUT, 'none'),
+    (Driver(), {'to_rgb': raiser(UserError('cut short'))}, Status.INVALID_INPUT, 'cut short'),
+])
+def test_what_can_go_wrong_is_said(driver, inputs, status, words):
+    bench = Bench()
+    work = loop(bench, driver, **inputs)
+    feed(bench, work)
+    assert bench.last()[0] == status and words in bench.last()[1]
+    assert '\n' not in bench.last()[1]
+    assert bench.reports[-1].action is None
+
+
+def test_a_frame_that_grew_old_in_the_slot_is_refused():
+    bench = Bench()
+    work = loop(bench, Driver())
+    feed(bench, work, age=0.5)
+    assert bench.last()[0] == Status.STALE_INPUT
+
+
+def test_a_picture_that_cannot_be_drawn_does_no_harm():
+    bench = Bench()
+    work = loop(bench, Driver())
+    work._show = raiser(ValueError('no picture'))
+    feed(bench, work)
+    assert bench.reports[-1].status == Status.OK
+
+
+# Messages --------------------------------------------------------------------------------------
+
+def test_a_blank_message_orders_nothing():
+    bench = Bench()
+    bench.outlet.refuse(Refused(Status.STALE_INPUT, 'old'), bench.outlet.ticket())
+    message = messages.action_message(bench.reports[0], base_frame='base_link', horizon=1.0,
+                                      valid_for=1.0, model='m')
+    assert message.status == Status.STALE_INPUT and message.reason == 'old'
+    assert math.isnan(message.acceleration) and math.isnan(message.target_speed)
+    assert message.valid_for.sec == message.valid_for.nanosec == 0
+    assert message.latency.sec == message.latency.nanosec == 0
+    assert message.header.stamp.sec == 0
+
+
+def test_rounding_never_passes_a_limit():
+    for value in (16.7, -16.7, 0.1, -8.0, 0.0, 0.3):
+        rounded = messages.towards_zero(value)
+        assert abs(rounded) <= abs(value) and abs(rounded - value) < 1e-5
+
+
+def test_times_survive_the_way():
+    for stamp in (0, 1, 1_795_329_087_972_972_262):
+        assert messages.nanoseconds(messages.time_message(stamp)) == stamp
+    assert messages.nanoseconds(messages.duration_message(-5)) == -5
+    assert messages.duration_message(10**20).sec == 2**31 - 1
+
+
+def test_commands():
+    from owled_ros.msg import DrivingCommand
+    assert math.isnan(messages.command(DrivingCommand(route=1, speed_limit=math.nan)).speed_limit)
+    for wrong in ({'route': 77}, {'speed_limit': -1.0}, {'speed_limit': math.inf}):
+        with pytest.raises(UserError):
+            messages.command(DrivingCommand(**wrong))
+
+
+def test_the_overlay_leaves_its_frame_alone():
+    frame = np.zeros((120, 160, 3), np.uint8)
+    action = Bench().offer(Action(-2.0, 0.05, Maneuver.SLOW_DOWN)).action
+    drawn = draw_action(frame, action, 'braking for the red light ahead ' * 9)
+    assert drawn.shape == frame.shape and drawn.any() and not frame.any()

@@ -1,0 +1,269 @@
+"""The rules of time and order, without a graph: clock, gate, ego history, watchdog, slot."""
+
+import contextlib
+import math
+import threading
+
+import numpy as np
+import pytest
+
+from owled_ros.driver.action import Status
+from owled_ros.ros.counters import Counters, percentile
+from owled_ros.ros.ego_history import EgoHistory, Motion
+from owled_ros.ros.frame_gate import FrameGate
+from owled_ros.ros.model_worker import ModelWorker, Slot
+from owled_ros.ros.parameters import PARAMETERS, Settings
+from owled_ros.ros.refused import Refused
+from owled_ros.ros.timekeeper import Timekeeper
+from owled_ros.ros.watchdog import Watchdog
+
+SECOND = 10**9
+SETTINGS = Settings({parameter.name: parameter.default for parameter in PARAMETERS})
+
+
+@contextlib.contextmanager
+def refused(status, words=None):
+    with pytest.raises(Refused, match=words) as raised:
+        yield
+    assert raised.value.status == status
+
+
+# Clock -----------------------------------------------------------------------------------------
+
+def test_a_jump_back_is_counted_and_a_small_step_is_not():
+    readings = iter([10 * SECOND, 11 * SECOND, 11 * SECOND - SECOND // 20, 3 * SECOND, 4 * SECOND])
+    clock = Timekeeper(lambda: next(readings), tolerance=0.1)
+    seen = [(clock.now() / SECOND, clock.jumps) for _ in range(5)]
+    assert seen == [(10, 0), (11, 0), (10.95, 0), (3, 1), (4, 1)]
+
+
+# Frames ----------------------------------------------------------------------------------------
+
+def test_the_age_of_a_frame():
+    gate = FrameGate()
+    now = 100 * SECOND
+    gate.check_time(now - int(0.39 * SECOND), now, SETTINGS)
+    gate.check_time(now + int(0.09 * SECOND), now, SETTINGS)
+    with refused(Status.STALE_INPUT, '0.410 s old'):
+        gate.check_time(now - int(0.41 * SECOND), now, SETTINGS)
+    with refused(Status.INVALID_INPUT, '0.110 s in the future'):
+        gate.check_time(now + int(0.11 * SECOND), now, SETTINGS)
+    with refused(Status.STALE_INPUT):
+        gate.check_time(0, now, SETTINGS)  # a message that nobody stamped
+
+
+def test_the_order_of_frames():
+    gate = FrameGate()
+    gate.check_order(5)
+    for late in (5, 4):
+        with refused(Status.INVALID_INPUT, 'out of order'):
+            gate.check_order(late)
+    gate.check_order(6)
+    gate.clear()
+    gate.check_order(1)
+
+
+def test_pictures_that_show_nothing():
+    gate = FrameGate()
+    noise = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    with refused(Status.INVALID_INPUT, 'the value 255'):
+        gate.check_picture(np.full((4, 5, 3), 255, np.uint8), SETTINGS)
+    for _ in range(SETTINGS.max_frozen_frames):
+        gate.check_picture(noise, SETTINGS)
+    with refused(Status.INVALID_INPUT, 'frozen'):
+        gate.check_picture(noise, SETTINGS)
+    gate.check_picture(noise[::-1], SETTINGS)
+
+
+# Ego state -------------------------------------------------------------------------------------
+
+def history(*motions):
+    ego = EgoHistory()
+    for seconds, speed, yaw_rate in motions:
+        assert ego.add(Motion(int(seconds * SECOND), speed, yaw_rate), 1000 * SECOND, 0.1)
+    return ego
+
+
+def test_the_ego_state_between_two_measurements():
+    ego = history((10.0, 5.0, 0.0), (10.1, 6.0, 0.2)).at(int(10.05 * SECOND), 0.2)
+    assert math.isclose(ego.speed, 5.5) and math.isclose(ego.yaw_rate, 0.1)
+
+
+def test_late_odometry_is_put_in_order():
+    ego = history((10.0, 5.0, 0.0), (10.2, 7.0, 0.0), (10.1, 6.0, 0.5)).at(int(10.1 * SECOND), 0.2)
+    assert ego.speed == 6.0 and ego.yaw_rate == 0.5
+
+
+def test_odometry_that_was_sent_again_replaces_the_first():
+    ego = history((10.0, 5.0, 0.0), (10.0, 5.5, 0.0)).at(10 * SECOND, 0.2)
+    assert ego.speed == 5.5
+
+
+def test_the_nearest_measurement_and_its_age():
+    ego = history((10.0, 5.0, 0.0))
+    assert ego.at(int(10.15 * SECOND), 0.2).speed == 5.0
+    assert ego.at(int(9.85 * SECOND), 0.2).speed == 5.0
+    for seconds in (9.7, 10.3):
+        with refused(Status.STALE_INPUT, '0.300 s away'):
+            ego.at(int(seconds * SECOND), 0.2)
+
+
+def test_one_side_too_old_does_not_count():
+    ego = history((10.0, 5.0, 0.0), (11.0, 9.0, 0.0))
+    assert ego.at(int(10.9 * SECOND), 0.2).speed == 9.0
+
+
+def test_acceleration_is_the_change_of_speed_before_the_frame():
+    motions = [(10 + n * 0.02, 5 + 2 * n * 0.02, 0.0) for n in range(20)]
+    assert math.isclose(history(*motions).at(int(10.35 * SECOND), 0.2).acceleration, 2.0,
+                        rel_tol=1e-6)
+    assert history(*motions[:5]).at(int(10.08 * SECOND), 0.2).acceleration == 0.0
+
+
+def test_the_same_ego_state_as_in_samples_from_a_bag():
+    from owled_ros.bags.motion import Motion as RecordedMotion
+    motions = [(10 + n * 0.02, 5 + math.sin(n / 3), math.cos(n / 5) / 4) for n in range(40)]
+    recorded = RecordedMotion()
+    for seconds, speed, yaw_rate in motions:
+        recorded.add(int(seconds * SECOND), speed, yaw_rate)
+    for seconds in (10.31, 10.4, 10.555):
+        stamp = int(seconds * SECOND)
+        live, bag = history(*motions).at(stamp, 0.2), recorded.ego_at(stamp)
+        assert math.isclose(live.speed, bag.speed, rel_tol=1e-9)
+        assert math.isclose(live.yaw_rate, bag.yaw_rate, rel_tol=1e-9)
+        assert math.isclose(live.acceleration, bag.acceleration, rel_tol=1e-6)
+
+
+def test_odometry_that_cannot_be_true_holds_until_a_good_one():
+    ego = history((10.0, 5.0, 0.0))
+    for motion in (Motion(10 * SECOND + 1, math.nan, 0.0), Motion(10 * SECOND + 1, 5.0, 9.0),
+                   Motion(10 * SECOND + 1, 101.0, 0.0), Motion(2000 * SECOND, 5.0, 0.0),
+                   Motion(int(10.02 * SECOND), 9.0, 0.0)):
+        assert not ego.add(motion, 1000 * SECOND, 0.1)
+        with refused(Status.INVALID_INPUT, 'odometry'):
+            ego.at(10 * SECOND, 0.2)
+    assert ego.add(Motion(int(10.04 * SECOND), 5.0, 0.0), 1000 * SECOND, 0.1)
+    assert ego.at(10 * SECOND, 0.2).speed == 5.0
+
+
+def test_a_jump_becomes_the_truth_after_a_while():
+    ego = history((10.0, 5.0, 0.0))
+    assert not ego.add(Motion(int(10.4 * SECOND), 30.0, 0.0), 1000 * SECOND, 0.1)
+    assert ego.add(Motion(int(10.6 * SECOND), 30.0, 0.0), 1000 * SECOND, 0.1)
+
+
+def test_history_is_bounded_and_can_be_cleared():
+    ego = history(*((10 + n * 0.01, 5.0, 0.0) for n in range(1000)))
+    assert len(ego._motions) <= 202
+    assert not ego.add(Motion(1 * SECOND, 5.0, 0.0), 1000 * SECOND, 0.1)
+    ego.clear()
+    with refused(Status.NO_INPUT):
+        ego.at(10 * SECOND, 0.2)
+
+
+# Watchdog --------------------------------------------------------------------------------------
+
+def verdict(watchdog, now, deadline=0.5):
+    refusal = watchdog.check(now, deadline)
+    return refusal and refusal.status
+
+
+def test_the_watchdog_speaks_once_per_deadline():
+    watchdog = Watchdog()
+    watchdog.start(10.0)
+    spoken = [now / 100 for now in range(1000, 1200)
+              if verdict(watchdog, now / 100) is not None]
+    assert spoken == [10.5, 11.0, 11.5]
+    watchdog.good_came(11.7)
+    assert verdict(watchdog, 12.1) is None
+
+
+def test_what_the_watchdog_says():
+    watchdog = Watchdog()
+    watchdog.start(0.0)
+    assert verdict(watchdog, 1.0) == Status.NO_INPUT
+    watchdog.frame_came(1.9)
+    assert verdict(watchdog, 2.0) == Status.NO_INPUT  # frames, but no odometry
+    watchdog.odometry_came()
+    watchdog.frame_came(2.9)
+    assert verdict(watchdog, 3.0) == Status.DEADLINE_MISSED
+    assert verdict(watchdog, 4.0) == Status.STALE_INPUT
+    watchdog.model_begins(4.0)
+    watchdog.frame_came(4.9)
+    assert verdict(watchdog, 5.0) == Status.DEADLINE_MISSED
+    watchdog.model_ends()
+    watchdog.refused(5.9, Refused(Status.INVALID_INPUT, 'blank'))
+    assert verdict(watchdog, 6.0) == Status.INVALID_INPUT
+    assert verdict(watchdog, 7.0) == Status.STALE_INPUT
+
+
+# Worker ----------------------------------------------------------------------------------------
+
+def test_the_newest_wins_the_slot():
+    slot = Slot()
+    assert slot.take(0) is None and slot.take(0.01) is None
+    assert [slot.put(item) for item in (1, 2, 3)] == [False, True, True]
+    assert slot.take(1.0) == 3 and slot.take(0) is None
+    slot.put(4)
+    slot.clear()
+    assert slot.take(0) is None
+
+
+class Steps:
+    """Work that counts its steps, and may hang in the first."""
+
+    def __init__(self, hang=None):
+        self.count = 0
+        self.hang = hang
+
+    def step(self, timeout):
+        self.count += 1
+        (self.hang or threading.Event()).wait(None if self.hang else 0.001)
+
+
+def test_a_worker_works_until_it_is_stopped():
+    worker = ModelWorker(Steps)
+    steps = worker.wait_until_loaded(threading.Event())
+    assert worker.stop(5.0)
+    assert steps.count >= 1
+
+
+def test_what_loading_raised_reaches_who_waits():
+    def load():
+        raise SystemExit('a model must not end the node')
+
+    with pytest.raises(SystemExit):
+        ModelWorker(load).wait_until_loaded(threading.Event())
+
+
+def test_waiting_for_a_load_can_be_given_up():
+    go_on, give_up = threading.Event(), threading.Event()
+
+    def load():
+        go_on.wait()
+        return Steps()
+
+    worker = ModelWorker(load, poll=0.01)
+    give_up.set()
+    with pytest.raises(InterruptedError):
+        worker.wait_until_loaded(give_up)
+    go_on.set()
+    assert worker.stop(5.0)
+
+
+def test_a_hanging_worker_is_left_behind():
+    hang = threading.Event()
+    worker = ModelWorker(lambda: Steps(hang))
+    worker.wait_until_loaded(threading.Event())
+    assert not worker.stop(0.05)
+    hang.set()
+    assert worker.stop(5.0)
+
+
+def test_percentiles():
+    assert percentile([], 0.5) is None
+    assert percentile([3, 1, 2], 0.5) == 2 and percentile(range(100), 0.95) == 95
+    counters = Counters()
+    counters.measured(0.2, 0.1)
+    counters.count('frames')
+    assert counters.snapshot() == ({'frames': 1}, [0.2], [0.1])
