@@ -25,20 +25,18 @@ from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from owled_ros.driver.action import ActionLimiter, Command, Status
+from owled_ros.driver.action import ActionLimiter, Status
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
-from owled_ros.ros import images, messages, parameters, qos
+from owled_ros.ros import messages, parameters, qos
 from owled_ros.ros.counters import Counters
-from owled_ros.ros.decision_loop import DecisionLoop, Frame, one_line
+from owled_ros.ros.decision_loop import DecisionLoop, one_line
 from owled_ros.ros.diagnostics import Diagnosis
-from owled_ros.ros.ego_history import EgoHistory
-from owled_ros.ros.frame_gate import FrameGate
+from owled_ros.ros.inputs import Inputs
 from owled_ros.ros.lifecycle import ManagedNode
-from owled_ros.ros.model_worker import ModelWorker, Slot
+from owled_ros.ros.model_worker import ModelWorker
 from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.overlay import draw_action
-from owled_ros.ros.refused import Refused
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
@@ -78,18 +76,16 @@ class DrivingNode(ManagedNode):
         self._model = ''
         self._ending = threading.Event()
         self._counters = Counters()
-        self._clock_jumps_seen = 0
-        self._command = None
-        self._slot = Slot()
-        self._gate = FrameGate()
-        self._ego = EgoHistory()
-        self._decode, self._decoder_name = images.choose_decoder()
         self._time = Timekeeper(
             lambda: self.get_clock().now().nanoseconds,
             self.get_parameter('max_clock_skew').value)
-        self._watchdog = Watchdog()
+        watchdog = Watchdog()
         self._outlet = ActionOutlet(
-            self._publish_action, self._time, self._watchdog, self._counters)
+            self._publish_action, self._time, watchdog, self._counters)
+        self._inputs = Inputs(
+            clock=self._time, outlet=self._outlet, watchdog=watchdog, counters=self._counters,
+            logger=self.get_logger(),
+            wall_clock=lambda: not self.get_parameter('use_sim_time').value)
         self._diagnosis = Diagnosis(self.get_fully_qualified_name(), self._counters)
         self._create_publishers()
         self._create_subscriptions()
@@ -124,9 +120,9 @@ class DrivingNode(ManagedNode):
         kind, topic = Image, 'image'
         if self.get_parameter('image_transport').value == 'compressed':
             kind, topic = CompressedImage, self.resolve_topic_name('image') + '/compressed'
-        subscribe(kind, topic, self._on_image, qos.IMAGE)
-        subscribe(Odometry, 'odom', self._on_odometry, qos.ODOMETRY)
-        subscribe(DrivingCommand, 'command', self._on_command, qos.COMMAND)
+        subscribe(kind, topic, self._inputs.image, qos.IMAGE)
+        subscribe(Odometry, 'odom', self._inputs.odometry, qos.ODOMETRY)
+        subscribe(DrivingCommand, 'command', self._inputs.command, qos.COMMAND)
 
     def _create_timers(self):
         # ROS timers stop with /clock; a watchdog must not.
@@ -161,7 +157,7 @@ class DrivingNode(ManagedNode):
         self._take_over()
         self.get_logger().info(
             f'configured: model {self._model} on {self._driver.backend} '
-            f'({self._driver.backend_reason}), images by {self._decoder_name}')
+            f'({self._driver.backend_reason}), images by {self._inputs.decoder_name}')
         return TransitionCallbackReturn.SUCCESS
 
     def _take_over(self):
@@ -183,17 +179,15 @@ class DrivingNode(ManagedNode):
         driver = self._load_driver(
             settings.model, device=settings.device, dtype=settings.dtype,
             expected_hash=settings.model_hash)
-        driver.warm_up(report=self.get_logger().info)
+        driver.warm_up()
         return DecisionLoop(
-            driver, slot=self._slot, gate=self._gate, ego_at=self._ego_at,
-            command_at=self._command_at, to_rgb=self._to_rgb, outlet=self._outlet,
-            clock=self._time, counters=self._counters,
-            publish_explanation=self._publish_explanation, show=self._publish_debug_image,
-            log=self.get_logger().error)
+            driver, inputs=self._inputs, outlet=self._outlet, clock=self._time,
+            counters=self._counters, publish_explanation=self._publish_explanation,
+            show=self._publish_debug_image, log=self.get_logger().error)
 
     def on_activate(self, state):
         """Open the gates."""
-        self._clear_inputs()
+        self._inputs.clear()
         self._outlet.open()
         self.get_logger().info('active')
         return TransitionCallbackReturn.SUCCESS
@@ -201,7 +195,6 @@ class DrivingNode(ManagedNode):
     def on_deactivate(self, state):
         """Close the gates and say so, once."""
         self._outlet.close('the node was deactivated')
-        self._slot.clear()
         self.get_logger().info('inactive')
         return TransitionCallbackReturn.SUCCESS
 
@@ -241,91 +234,10 @@ class DrivingNode(ManagedNode):
         self._actions.wait_for_all_acked(Duration(seconds=GOODBYE_PATIENCE))
         return worker is None or worker.stop(0.0)
 
-    # Inputs ----------------------------------------------------------------------------------
-
-    def _on_image(self, message):
-        self._notice_clock_jump()
-        ticket = self._outlet.ticket()
-        if ticket is None:
-            return
-        arrived = time.monotonic()
-        stamp = messages.nanoseconds(message.header.stamp)
-        self._counters.count('frames')
-        self._watchdog.frame_came(arrived)
-        try:
-            self._gate.check_time(stamp, self._time.now(), self._settings)
-            self._gate.check_order(stamp)
-        except Refused as refusal:
-            self._outlet.refuse(refusal, ticket, stamp)
-            return
-        frame = Frame(message, stamp, arrived, not self._is_simulated(), ticket)
-        if self._slot.put(frame):
-            self._counters.count('frames dropped')
-
-    def _on_odometry(self, message):
-        self._notice_clock_jump()
-        if self._outlet.ticket() is None:
-            return
-        self._counters.count('odometry')
-        self._watchdog.odometry_came()
-        try:
-            motion = messages.motion(message, self._settings.base_frame)
-            taken = self._ego.add(motion, self._time.now(), self._settings.max_clock_skew)
-        except UserError as error:
-            self._ego.refuse(str(error))
-            taken = False
-        if not taken:
-            self._counters.count('odometry refused')
-
-    def _on_command(self, message):
-        try:
-            command = messages.command(message)
-        except UserError as error:
-            self._counters.count('commands refused')
-            self.get_logger().warning(str(error), throttle_duration_sec=5.0)
-            self._command = None
-            return
-        self._counters.count('commands')
-        self._command = (messages.nanoseconds(message.header.stamp), command)
-
-    def _command_at(self, now):
-        """The command in force at `now` [ns]; an old one, or one from the future, is none."""
-        if self._command is None:
-            return Command()
-        stamp, command = self._command
-        age = (now - stamp) / 1e9
-        in_force = -self._settings.max_clock_skew <= age <= self._settings.max_command_age
-        return command if in_force else Command()
-
-    def _ego_at(self, stamp):
-        return self._ego.at(stamp, self._settings.max_ego_age)
-
-    def _to_rgb(self, message):
-        return images.to_rgb(message, self._decode, self._settings.max_image_pixels)
-
-    def _is_simulated(self):
-        return self.get_parameter('use_sim_time').value
-
-    def _notice_clock_jump(self):
-        """Forget what was measured before the clock went back."""
-        self._time.now()
-        if self._time.jumps != self._clock_jumps_seen:
-            self._clock_jumps_seen = self._time.jumps
-            self._counters.count('clock jumps')
-            self.get_logger().warning('the clock went back; inputs from before were dropped')
-            self._clear_inputs()
-
-    def _clear_inputs(self):
-        self._slot.clear()
-        self._gate.clear()
-        self._ego.clear()
-        self._command = None
-        self._watchdog.start(time.monotonic())
-
     # Outputs ---------------------------------------------------------------------------------
 
     def _on_watchdog(self):
-        self._notice_clock_jump()
+        self._inputs.notice_clock_jump()
         self._outlet.watch()
 
     def _publish_action(self, report):
@@ -354,11 +266,10 @@ class DrivingNode(ManagedNode):
 
     def _on_diagnostics(self):
         now = self._time.now()
-        newest = self._ego.newest()
         self._diagnostics.publish(self._diagnosis.array(
             stamp=now, steady=time.monotonic(), active=self._outlet.ticket() is not None,
             model=self._model, clamps=self._outlet.clamps(),
-            ages={'odometry': None if newest is None else (now - newest) / 1e9}))
+            ages={'odometry': self._inputs.odometry_age(now)}))
 
     def _on_parameters(self, changed):
         """Check a change as a whole; while the node is configured it holds from the next frame."""

@@ -2,26 +2,9 @@
 
 from dataclasses import dataclass
 import time
-from typing import Any
 
 from owled_ros.driver.action import InvalidAction, Status
-from owled_ros.errors import UserError
 from owled_ros.ros.refused import Refused
-
-
-@dataclass(frozen=True)
-class Frame:
-    """An image message on its way to the model.
-
-    stamp [ns] is its capture time; arrived [s, steady]; wall_clock tells that stamps are of the
-    system's clock and not of `/clock`; ticket is that of the outlet at its arrival.
-    """
-
-    message: Any
-    stamp: int
-    arrived: float
-    wall_clock: bool
-    ticket: tuple
 
 
 @dataclass(frozen=True)
@@ -38,20 +21,15 @@ class ExplanationReport:
 class DecisionLoop:
     """Takes the newest frame, decides, and explains while no frame waits. One thread's own."""
 
-    def __init__(self, driver, *, slot, gate, ego_at, command_at, to_rgb, outlet, clock,
-                 counters, publish_explanation, show=None, log=print):
+    def __init__(self, driver, *, inputs, outlet, clock, counters, publish_explanation,
+                 show, log):
         """Take the loaded driver and its surroundings.
 
-        ego_at(stamp) -> EgoState and to_rgb(message) -> (H, W, 3) uint8 raise Refused and
-        UserError; command_at(time) -> Command; publish_explanation(ExplanationReport);
-        show(frame, report, text) draws for who watches.
+        publish_explanation(ExplanationReport); show(frame, report, text) draws for who watches;
+        log(sentence).
         """
         self.driver = driver
-        self._slot = slot
-        self._gate = gate
-        self._ego_at = ego_at
-        self._command_at = command_at
-        self._to_rgb = to_rgb
+        self._inputs = inputs
         self._outlet = outlet
         self._clock = clock
         self._counters = counters
@@ -63,7 +41,7 @@ class DecisionLoop:
 
     def step(self, timeout):
         """Decide on the newest frame, or go on explaining, or wait up to `timeout` [s]."""
-        frame = self._slot.take(0 if self._explaining else timeout)
+        frame = self._inputs.take(0 if self._explaining else timeout)
         if frame is not None:
             self._decide(frame)
         elif self._explaining:
@@ -75,7 +53,7 @@ class DecisionLoop:
             return
         began = time.monotonic()
         try:
-            picture, ego, command = self._inputs(frame)
+            picture, ego, command = self._inputs.of(frame)
             decision = self.driver.decide(picture, ego, command)
             report = self._outlet.offer(decision.action, frame, ego, command,
                                         time.monotonic() - began)
@@ -93,18 +71,6 @@ class DecisionLoop:
         finally:
             self._outlet.end(frame.ticket)
 
-    def _inputs(self, frame):
-        """The picture, the ego state and the command that belong to `frame`, or Refused."""
-        settings = self._outlet.settings
-        # It may have waited for the model, and the clock may stand elsewhere by now.
-        self._gate.check_time(frame.stamp, self._clock.now(), settings)
-        try:
-            picture = self._to_rgb(frame.message)
-        except UserError as error:
-            raise Refused(Status.INVALID_INPUT, str(error)) from None
-        self._gate.check_picture(picture, settings)
-        return picture, self._ego_at(frame.stamp), self._command_at(self._clock.now())
-
     def _refuse(self, refusal, frame, began):
         self._outlet.refuse(refusal, frame.ticket, frame.stamp, time.monotonic() - began)
 
@@ -112,11 +78,10 @@ class DecisionLoop:
         """The action is out: now its explanation may begin, and who watches may see it."""
         if self._explaining is None and self._outlet.settings.explain:
             self._begin_explanation(report, frame, decision)
-        if self._show is not None:
-            try:
-                self._show(picture, report, self._text)
-            except Exception as error:
-                self._log(f'the debug image could not be drawn: {one_line(error)}')
+        try:
+            self._show(picture, report, self._text)
+        except Exception as error:
+            self._log(f'the debug image could not be drawn: {one_line(error)}')
 
     def _begin_explanation(self, report, frame, decision):
         try:

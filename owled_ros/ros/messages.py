@@ -118,5 +118,5 @@ def command(message):
                         f'the largest is {max(Route)}') from None
     if message.speed_limit < 0 or math.isinf(message.speed_limit):
         raise UserError(f'the command has a speed limit of {message.speed_limit:g} m/s; '
-                        'it must be positive, or NaN where it is not known')
+                        'it must not be negative; NaN where it is not known')
     return Command(route, message.speed_limit)

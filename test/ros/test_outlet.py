@@ -12,9 +12,8 @@ from owled_ros.driver.action import (
 from owled_ros.errors import UserError
 from owled_ros.ros import messages
 from owled_ros.ros.counters import Counters
-from owled_ros.ros.decision_loop import DecisionLoop, Frame
-from owled_ros.ros.frame_gate import FrameGate
-from owled_ros.ros.model_worker import Slot
+from owled_ros.ros.decision_loop import DecisionLoop
+from owled_ros.ros.inputs import Frame
 from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.overlay import draw_action
 from owled_ros.ros.parameters import PARAMETERS, Settings
@@ -169,11 +168,26 @@ class Driver:
         return Stream(self.words)
 
 
-def loop(bench, driver, ego_at=lambda stamp: EGO, to_rgb=lambda message: message):
-    bench.slot = Slot()
+class GivenInputs:
+    """Hands out the frame it was given, and raises `error` if it has one."""
+
+    def __init__(self, error=None):
+        self.frame, self.error = None, error
+
+    def take(self, timeout):
+        frame, self.frame = self.frame, None
+        return frame
+
+    def of(self, frame):
+        if self.error:
+            raise self.error
+        return frame.message, EGO, Command()
+
+
+def loop(bench, driver, error=None):
+    bench.inputs = GivenInputs(error)
     return DecisionLoop(
-        driver, slot=bench.slot, gate=FrameGate(), ego_at=ego_at,
-        command_at=lambda now: Command(), to_rgb=to_rgb, outlet=bench.outlet, clock=bench.clock,
+        driver, inputs=bench.inputs, outlet=bench.outlet, clock=bench.clock,
         counters=bench.counters, publish_explanation=bench.explanations.append,
         show=lambda *shown: bench.shown.append(shown), log=bench.logged.append)
 
@@ -184,7 +198,7 @@ def picture(seed):
 
 def feed(bench, work, seed=0, **frame):
     bench.time += SECOND // 10
-    bench.slot.put(bench.frame(picture(seed), **frame))
+    bench.inputs.frame = bench.frame(picture(seed), **frame)
     work.step(0)
 
 
@@ -247,35 +261,26 @@ def raiser(error):
     return raise_it
 
 
-@pytest.mark.parametrize('driver, inputs, status, words', [
-    (Driver(RuntimeError('shape\ntrace')), {}, Status.MODEL_ERROR, 'failed: shape'),
-    (Driver(MemoryError()), {}, Status.MODEL_ERROR, 'MemoryError'),
-    (Driver(InvalidAction('no action')), {}, Status.INVALID_OUTPUT, 'no action'),
-    (Driver(), {'ego_at': raiser(Refused(Status.NO_INPUT, 'none yet'))}, Status.NO_INPUT, 'none'),
-    (Driver(), {'to_rgb': raiser(UserError('cut short'))}, Status.INVALID_INPUT, 'cut short'),
+@pytest.mark.parametrize('driver, error, status, words', [
+    (Driver(RuntimeError('shape\ntrace')), None, Status.MODEL_ERROR, 'failed: shape'),
+    (Driver(MemoryError()), None, Status.MODEL_ERROR, 'MemoryError'),
+    (Driver(InvalidAction('no action')), None, Status.INVALID_OUTPUT, 'no action'),
+    (Driver(), Refused(Status.NO_INPUT, 'none yet'), Status.NO_INPUT, 'none yet'),
 ])
-def test_what_can_go_wrong_is_said(driver, inputs, status, words):
+def test_what_can_go_wrong_is_said(driver, error, status, words):
     bench = Bench()
-    work = loop(bench, driver, **inputs)
-    feed(bench, work)
+    feed(bench, loop(bench, driver, error))
     assert bench.last()[0] == status and words in bench.last()[1]
     assert '\n' not in bench.last()[1]
     assert bench.reports[-1].action is None
 
 
-def test_a_frame_that_grew_old_in_the_slot_is_refused():
-    bench = Bench()
-    work = loop(bench, Driver())
-    feed(bench, work, age=0.5)
-    assert bench.last()[0] == Status.STALE_INPUT
-
-
 def test_a_picture_that_cannot_be_drawn_does_no_harm():
     bench = Bench()
     work = loop(bench, Driver())
-    work._show = raiser(ValueError('no picture'))
+    bench.shown = None
     feed(bench, work)
-    assert bench.reports[-1].status == Status.OK
+    assert bench.last()[0] == Status.OK and 'could not be drawn' in bench.logged[0]
 
 
 # Messages --------------------------------------------------------------------------------------

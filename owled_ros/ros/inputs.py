@@ -1,0 +1,155 @@
+"""What comes in: refused at the door, kept for the model, or handed to it."""
+
+from dataclasses import dataclass
+import time
+from typing import Any
+
+from owled_ros.driver.action import Command, Status
+from owled_ros.errors import UserError
+from owled_ros.ros import images, messages
+from owled_ros.ros.ego_history import EgoHistory
+from owled_ros.ros.frame_gate import FrameGate
+from owled_ros.ros.model_worker import Slot
+from owled_ros.ros.refused import Refused
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image message on its way to the model.
+
+    stamp [ns] is its capture time; arrived [s, steady]; wall_clock tells that stamps are of the
+    system's clock and not of `/clock`; ticket is that of the outlet at its arrival.
+    """
+
+    message: Any
+    stamp: int
+    arrived: float
+    wall_clock: bool
+    ticket: tuple
+
+
+class Inputs:
+    """The newest frame, the recent motion and the last command.
+
+    `image`, `odometry` and `command` are subscription callbacks and do no work on pixels;
+    `take` and `of` are the worker's.
+    """
+
+    def __init__(self, *, clock, outlet, watchdog, counters, logger, wall_clock):
+        """Take the Timekeeper and `wall_clock() -> bool`: stamps are of the system's clock."""
+        self._clock = clock
+        self._outlet = outlet
+        self._watchdog = watchdog
+        self._counters = counters
+        self._logger = logger
+        self._wall_clock = wall_clock
+        self._slot = Slot()
+        self._gate = FrameGate()
+        self._ego = EgoHistory()
+        self._command = None  # (stamp, Command)
+        self._jumps_seen = 0
+        self._decode, self.decoder_name = images.choose_decoder()
+
+    # Callbacks -------------------------------------------------------------------------------
+
+    def image(self, message):
+        """Let a frame wait for the model, or refuse it at once."""
+        self.notice_clock_jump()
+        ticket = self._outlet.ticket()
+        if ticket is None:
+            return
+        arrived = time.monotonic()
+        stamp = messages.nanoseconds(message.header.stamp)
+        self._counters.count('frames')
+        self._watchdog.frame_came(arrived)
+        try:
+            self._gate.check_time(stamp, self._clock.now(), self._outlet.settings)
+            self._gate.check_order(stamp)
+        except Refused as refusal:
+            self._outlet.refuse(refusal, ticket, stamp)
+            return
+        if self._slot.put(Frame(message, stamp, arrived, self._wall_clock(), ticket)):
+            self._counters.count('frames dropped')
+
+    def odometry(self, message):
+        """Keep a measurement of the motion, or note that it cannot be used."""
+        self.notice_clock_jump()
+        if self._outlet.ticket() is None:
+            return
+        settings = self._outlet.settings
+        self._counters.count('odometry')
+        self._watchdog.odometry_came()
+        try:
+            motion = messages.motion(message, settings.base_frame)
+            taken = self._ego.add(motion, self._clock.now(), settings.max_clock_skew)
+        except UserError as error:
+            self._ego.refuse(str(error))
+            taken = False
+        if not taken:
+            self._counters.count('odometry refused')
+
+    def command(self, message):
+        """Keep where the route wants to go; one that makes no sense is as good as none."""
+        try:
+            command = messages.command(message)
+        except UserError as error:
+            self._counters.count('commands refused')
+            self._logger.warning(str(error), throttle_duration_sec=5.0)
+            self._command = None
+            return
+        self._counters.count('commands')
+        self._command = (messages.nanoseconds(message.header.stamp), command)
+
+    # For the worker --------------------------------------------------------------------------
+
+    def take(self, timeout):
+        """Return the newest Frame, or None when none comes within `timeout` [s]."""
+        return self._slot.take(timeout)
+
+    def of(self, frame):
+        """Return picture (H, W, 3) uint8 RGB, EgoState and Command of a Frame; raise Refused."""
+        settings = self._outlet.settings
+        # It may have waited for the model, and the clock may stand elsewhere by now.
+        now = self._clock.now()
+        self._gate.check_time(frame.stamp, now, settings)
+        try:
+            picture = images.to_rgb(frame.message, self._decode, settings.max_image_pixels)
+        except UserError as error:
+            raise Refused(Status.INVALID_INPUT, str(error)) from None
+        self._gate.check_picture(picture, settings)
+        ego = self._ego.at(frame.stamp, settings.max_ego_age)
+        return picture, ego, self._command_at(now, settings)
+
+    def _command_at(self, now, settings):
+        """The command in force at `now` [ns]; an old one, or one from the future, is none."""
+        if self._command is None:
+            return Command()
+        stamp, command = self._command
+        age = (now - stamp) / 1e9
+        return command if -settings.max_clock_skew <= age <= settings.max_command_age \
+            else Command()
+
+    # Time ------------------------------------------------------------------------------------
+
+    def odometry_age(self, now):
+        """Return the age [s] of the latest odometry at `now` [ns], or None."""
+        newest = self._ego.newest()
+        return None if newest is None else (now - newest) / 1e9
+
+    def notice_clock_jump(self):
+        """Forget what was measured before the clock went back."""
+        self._clock.now()
+        jumps = self._clock.jumps
+        if jumps != self._jumps_seen:
+            self._jumps_seen = jumps
+            self._counters.count('clock jumps')
+            self._logger.warning('the clock went back; inputs from before were dropped')
+            self.clear()
+
+    def clear(self):
+        """Forget every input."""
+        self._slot.clear()
+        self._gate.clear()
+        self._ego.clear()
+        self._command = None
+        self._watchdog.start(time.monotonic())
