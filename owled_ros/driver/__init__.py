@@ -1,0 +1,1 @@
+"""Frame and ego state -> action, then explanation. Imports no ROS."""

@@ -1,0 +1,124 @@
+"""Model directories: where they are, whether they are whole, what they hash to, loading them."""
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from owled_ros.errors import UserError
+
+EMBEDDED = 'embedded'
+
+
+def locate(model):
+    """Return the directory of a model: 'embedded', a path, or a name on the hub.
+
+    Raises UserError where there is no such directory or it holds no safetensors weights.
+    """
+    if str(model) == EMBEDDED:
+        directory = Path(str(resources.files('owled_ros'))) / 'assets' / EMBEDDED
+    else:
+        directory = Path(model).expanduser()
+    if not directory.is_dir():
+        directory = _from_hub(str(model), directory)
+    if not (directory / 'config.json').is_file():
+        raise UserError(f'{directory} holds no config.json; give the directory of a model in the '
+                        f"transformers format, or '{EMBEDDED}'")
+    if not weight_files(directory):
+        raise UserError(f'{directory} holds no weights (*.safetensors); save the model with '
+                        f'save_pretrained(..., safe_serialization=True)')
+    return directory
+
+
+def _from_hub(name, directory):
+    if name.count('/') != 1 or name.startswith(('.', '/', '~')):
+        raise UserError(f'there is no model directory {directory}; give an existing directory, a '
+                        f"name on the hub, or '{EMBEDDED}'")
+    try:
+        from huggingface_hub import snapshot_download
+        return Path(snapshot_download(
+            name, allow_patterns=['*.safetensors', '*.json', '*.txt', '*.model', '*.jinja']))
+    except Exception as error:
+        raise UserError(f'{name} is neither a directory nor a model that the hub gives '
+                        f'({type(error).__name__}); check the name and the network') from error
+
+
+def weight_files(directory):
+    """The safetensors files of a model directory, sorted by name."""
+    return sorted(Path(directory).glob('*.safetensors'))
+
+
+def weights_hash(directory, expected=''):
+    """Return the first 12 hex digits of the SHA-256 over a directory's weight files.
+
+    Raises UserError when `expected` (any number of leading digits) is given and differs.
+    """
+    digest = hashlib.sha256()
+    for path in weight_files(directory):
+        digest.update(path.name.encode() + b'\0')
+        with open(path, 'rb') as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    found = digest.hexdigest()
+    if expected and not found.startswith(expected.lower()):
+        raise UserError(f'the weights in {directory} have the hash {found[:len(expected)]}, not '
+                        f'the expected {expected}; use the model that was approved, or correct '
+                        f'the expected hash')
+    return found[:12]
+
+
+def load_processor(directory):
+    """Load a directory's processor; raises UserError where it cannot be used."""
+    try:
+        return AutoProcessor.from_pretrained(directory, local_files_only=True)
+    except Exception as error:
+        raise UserError(f'the processor in {directory} cannot be loaded ({_first_line(error)}); '
+                        f'save it beside the model with processor.save_pretrained') from error
+
+
+def load_model(directory, device='auto', dtype='auto'):
+    """Load a directory's model for inference; raises UserError where it cannot be used."""
+    device = choose_device(device)
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            directory, dtype=choose_dtype(dtype, device), local_files_only=True,
+            use_safetensors=True)
+    except Exception as error:
+        raise UserError(f'the model in {directory} cannot be loaded as a vision-language model '
+                        f'({_first_line(error)})') from error
+    for name, tensor in model.named_parameters():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f'the weight {name} of the model in {directory} is not finite; the '
+                            f'checkpoint is damaged, take another one')
+    return model.to(device).eval()
+
+
+def choose_device(device):
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f'the device {device!r} is unknown; use auto, cpu or cuda') from error
+    if chosen.type == 'cuda' and not torch.cuda.is_available():
+        raise UserError(f'the device {device} was asked for, but torch {torch.__version__} finds '
+                        f'no CUDA GPU here; use auto or cpu')
+    return chosen
+
+
+def choose_dtype(dtype, device):
+    if dtype != 'auto':
+        chosen = getattr(torch, dtype, None)
+        if chosen not in (torch.float32, torch.float16, torch.bfloat16):
+            raise UserError(f'the type {dtype!r} is unknown; use auto, float32, float16 or '
+                            f'bfloat16')
+        return chosen
+    if device.type != 'cuda':
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

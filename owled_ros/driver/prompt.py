@@ -1,0 +1,265 @@
+"""The words between a vehicle and a model: ego state -> prompt, action -> answer.
+
+A model directory may carry `driving_format.json`; a model without one is asked in plain English
+through its own chat template. The format is data: field names are looked up in a fixed list and
+nothing in it can select code.
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+import json
+import math
+from pathlib import Path
+from string import Formatter
+
+import torch
+
+from owled_ros.driver.action import Action, Maneuver, Route
+from owled_ros.errors import UserError
+
+FORMAT_FILE = 'driving_format.json'
+PROMPT_FIELDS = {'speed', 'yaw_rate', 'acceleration', 'speed_limit', 'route'}
+ANSWER_FIELDS = ('acceleration', 'curvature', 'maneuver', 'explanation')
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """How a number is written: clipped to [minimum, maximum], rounded to `step`.
+
+    `scale` converts from the SI unit first (3.6 writes m/s as km/h).
+    """
+
+    minimum: float
+    maximum: float
+    step: float
+    signed: bool = False
+    scale: float = 1.0
+
+    def __post_init__(self):
+        if not (self.minimum < self.maximum and self.step > 0 and self.scale > 0):
+            raise UserError(f'a number format needs minimum < maximum and a positive step and '
+                            f'scale, but has {asdict(self)}; correct {FORMAT_FILE}')
+        if self._last_index() > 10_000:
+            raise UserError(f'a number format with {self._last_index()} values is too fine; '
+                            f'use a larger step in {FORMAT_FILE}')
+
+    def _last_index(self):
+        return round((self.maximum - self.minimum) / self.step)
+
+    @property
+    def decimals(self):
+        return max(0, -math.floor(math.log10(self.step) + 1e-9))
+
+    def write(self, value):
+        clipped = min(max(value * self.scale, self.minimum), self.maximum)
+        return self._write_index(round((clipped - self.minimum) / self.step))
+
+    def _write_index(self, index):
+        rounded = round(self.minimum + index * self.step, self.decimals) + 0.0  # no minus zero
+        return f'{rounded:{"+" if self.signed else ""}.{self.decimals}f}'
+
+    def choices(self):
+        """All (text, value in SI units), in ascending order."""
+        texts = [self._write_index(index) for index in range(self._last_index() + 1)]
+        return [(text, float(text) / self.scale) for text in texts]
+
+
+def _words(values):
+    return {value.name.lower(): value.name.lower().replace('_', ' ') for value in values}
+
+
+@dataclass(frozen=True)
+class DrivingFormat:
+    """Prompt and answer templates of one model, and how their fields are written."""
+
+    prompt: str = (
+        'You drive the vehicle that this front camera is mounted on. Speed {speed} m/s, yaw rate '
+        '{yaw_rate} rad/s, speed limit {speed_limit} km/h, route: {route}. Answer with the '
+        'acceleration in m/s^2, the curvature in 1/m (left positive), the maneuver, and one '
+        'sentence that explains it.')
+    answer: str = (
+        'Acceleration: {acceleration}, curvature: {curvature}, maneuver: {maneuver}. '
+        'Explanation: {explanation}')
+    chat: bool = True
+    acceleration: NumberFormat = NumberFormat(-8.0, 3.0, 0.5, signed=True)
+    curvature: NumberFormat = NumberFormat(-0.2, 0.2, 0.01, signed=True)
+    speed: NumberFormat = NumberFormat(0.0, 60.0, 0.1)
+    yaw_rate: NumberFormat = NumberFormat(-2.0, 2.0, 0.01, signed=True)
+    speed_limit: NumberFormat = NumberFormat(0, 200, 1, scale=3.6)
+    unknown: str = 'unknown'
+    maneuvers: dict = field(default_factory=lambda: _words(m for m in Maneuver if m))
+    routes: dict = field(default_factory=lambda: _words(Route))
+    explanation_tokens: int = 64
+
+    def __post_init__(self):
+        _check_fields('prompt', self.prompt, PROMPT_FIELDS | {'image'})
+        if _fields(self.answer) != list(ANSWER_FIELDS):
+            raise UserError(f'the answer template must have the fields {", ".join(ANSWER_FIELDS)} '
+                            f'in this order, but has {_fields(self.answer)}; correct {FORMAT_FILE}')
+        if not self.answer.endswith('{explanation}'):
+            raise UserError(f'the answer template must end with {{explanation}}; correct '
+                            f'{FORMAT_FILE}')
+        if set(self.maneuvers) != set(_words(m for m in Maneuver if m)):
+            raise UserError(f'maneuvers must name {sorted(_words(m for m in Maneuver if m))}; '
+                            f'correct {FORMAT_FILE}')
+        if set(self.routes) != set(_words(Route)):
+            raise UserError(f'routes must name {sorted(_words(Route))}; correct {FORMAT_FILE}')
+
+    # -- reading and writing ---------------------------------------------------------------
+
+    @classmethod
+    def of_model(cls, directory):
+        """Read a model directory's format; the default where it has none."""
+        path = Path(directory) / FORMAT_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.from_dict(json.loads(path.read_text()))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f'{path} is not JSON ({error}); correct or remove it') from error
+
+    @classmethod
+    def from_dict(cls, values):
+        default = cls()
+        known = {f.name for f in fields(cls)}
+        unknown = set(values) - known
+        if unknown:
+            raise UserError(f'{FORMAT_FILE} has unknown entries {sorted(unknown)}; known are '
+                            f'{sorted(known)}')
+        read = dict(values)
+        for name, value in values.items():
+            expected = type(getattr(default, name))
+            if expected is NumberFormat and isinstance(value, dict):
+                read[name] = _read_number_format(name, value)
+            elif not isinstance(value, expected):
+                raise UserError(f'{name} in {FORMAT_FILE} is {value!r}; it must be of type '
+                                f'{expected.__name__}')
+        return cls(**read)
+
+    def write(self, directory):
+        (Path(directory) / FORMAT_FILE).write_text(json.dumps(asdict(self), indent=2) + '\n')
+
+    # -- prompt and answer -----------------------------------------------------------------
+
+    def prompt_text(self, ego, command):
+        """The prompt for an EgoState and a Command, without the image's token."""
+        limit = command.speed_limit
+        return self.prompt.format(
+            image='{image}',
+            speed=self.speed.write(ego.speed), yaw_rate=self.yaw_rate.write(ego.yaw_rate),
+            acceleration=self.acceleration.write(ego.acceleration),
+            speed_limit=self.unknown if math.isnan(limit) else self.speed_limit.write(limit),
+            route=self.routes[command.route.name.lower()])
+
+    def answer_parts(self):
+        """The answer as (literal, field) pairs; blanks before a field belong to the field.
+
+        Byte-pair tokenizers write a blank together with what follows it, so the field's text is
+        tokenized with its blank.
+        """
+        parts = []
+        for literal, name, _, _ in Formatter().parse(self.answer):
+            bare = literal.rstrip(' ')
+            parts.append((bare, literal[len(bare):], name))
+        return parts
+
+    def choices(self, name, command):
+        """The allowed (text, value) of an answer's field under a Command."""
+        if name == 'maneuver':
+            return [(self.maneuvers[m.name.lower()], m) for m in command.allowed_maneuvers()]
+        return getattr(self, name).choices()
+
+    def write_field(self, name, action):
+        """How a field of an Action is written in the answer."""
+        if name == 'maneuver':
+            return self.maneuvers[action.maneuver.name.lower()]
+        return getattr(self, name).write(getattr(action, name))
+
+
+def _read_number_format(name, value):
+    try:
+        return NumberFormat(**value)
+    except TypeError as error:
+        raise UserError(f'{name} in {FORMAT_FILE} must give minimum, maximum and step, and may '
+                        f'give signed and scale, but is {value}') from error
+
+
+def _fields(template):
+    try:
+        return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise UserError(f'the template {template!r} in {FORMAT_FILE} cannot be read: '
+                        f'{error}') from error
+
+
+def _check_fields(what, template, known):
+    unknown = set(_fields(template)) - known
+    if unknown:
+        raise UserError(f'the {what} template in {FORMAT_FILE} has unknown fields '
+                        f'{sorted(unknown)}; known are {sorted(known)}')
+
+
+# -- tokens ------------------------------------------------------------------------------------
+
+def prompt_inputs(processor, driving_format, frame, ego, command):
+    """Return the model's inputs (a dict of tensors, batch 1) for one frame and ego state.
+
+    frame: (height, width, 3) uint8 RGB.
+    """
+    text = driving_format.prompt_text(ego, command)
+    if driving_format.chat and getattr(processor, 'chat_template', None):
+        content = [{'type': 'image'}, {'type': 'text', 'text': text.replace('{image}', '')}]
+        text = processor.apply_chat_template([{'role': 'user', 'content': content}],
+                                             add_generation_prompt=True, tokenize=False)
+    else:
+        token = image_token(processor)
+        text = text.replace('{image}', token) if '{image}' in text else token + text
+    return dict(processor(text=text, images=[frame], return_tensors='pt'))
+
+
+def image_token(processor):
+    """The text that stands for an image in a processor's prompts."""
+    token = getattr(processor, 'image_token', None)
+    if not isinstance(token, str):
+        raise UserError(f'{type(processor).__name__} names no image token, so an image cannot be '
+                        f'put into the prompt; use a vision-language model with a processor')
+    return token
+
+
+def tokenize(processor, text):
+    """Token ids of a piece of an answer."""
+    return processor.tokenizer(text, add_special_tokens=False)['input_ids'] if text else []
+
+
+def answer_tokens(processor, driving_format, action, explanation):
+    """Token ids of a whole answer, tokenized piece by piece as the decoder emits it."""
+    tokens = []
+    for literal, blank, name in driving_format.answer_parts():
+        tokens += tokenize(processor, literal)
+        if name == 'explanation':
+            tokens += tokenize(processor, blank + explanation) if explanation else []
+        elif name is not None:
+            tokens += tokenize(processor, blank + driving_format.write_field(name, action))
+    end = processor.tokenizer.eos_token_id
+    return tokens + ([end] if explanation and end is not None else [])
+
+
+def teacher_forced(processor, driving_format, frame, ego, command, action: Action, explanation):
+    """Return inputs (batch 1) of a whole exchange: the prompt and the recorded answer.
+
+    frame: (height, width, 3) uint8 RGB. An empty explanation leaves the answer at its action.
+    """
+    inputs = prompt_inputs(processor, driving_format, frame, ego, command)
+    answer = torch.tensor([answer_tokens(processor, driving_format, action, explanation)])
+    return extend(inputs, answer)
+
+
+def extend(inputs, tokens):
+    """Append text tokens (1, n) to a dict of inputs, whatever per-token tensors it has."""
+    extended = dict(inputs)
+    length = inputs['input_ids'].shape[1]
+    extended['input_ids'] = torch.cat([inputs['input_ids'], tokens], 1)
+    for name in ('attention_mask', 'token_type_ids', 'mm_token_type_ids'):
+        if name in inputs and inputs[name].shape[1] == length:
+            fill = torch.full_like(tokens, 1 if name == 'attention_mask' else 0)
+            extended[name] = torch.cat([inputs[name], fill.to(inputs[name].dtype)], 1)
+    return extended
