@@ -1,6 +1,8 @@
 """Another process's view of the driving node: starts it, feeds it, and hears what it says."""
 
 import contextlib
+import multiprocessing
+import os
 from pathlib import Path
 import signal
 import subprocess
@@ -33,6 +35,43 @@ CALM = {'max_frame_age': 3.0, 'max_ego_age': 2.0, 'deadline': 4.0, 'valid_for': 
         'horizon': 10.0, 'max_explanation_age': 60.0}
 
 
+class ForkedNode:
+    """A node process that need not import everything anew; like subprocess.Popen in its use."""
+
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['pytest', 'owled_ros.driving_node', 'scripted_driver'])
+
+    def __init__(self, command, log):
+        self._process = self.context.Process(
+            target=run_node, args=(command, str(log), dict(os.environ)))
+        self._process.start()
+
+    def poll(self):
+        return self._process.exitcode
+
+    def wait(self, timeout):
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired('driving_node', timeout)
+        return self._process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self._process.pid, number)
+
+    def kill(self):
+        self._process.kill()
+
+
+def run_node(command, log, environment):
+    """Be the driving node, in a process that was forked for it."""
+    from scripted_driver import main
+    os.environ.update(environment)
+    with open(log, 'w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(main(command))
+
+
 def picture(seed=0, height=24, width=32):
     """Return an (H, W, 3) uint8 RGB picture of noise."""
     return np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
@@ -45,17 +84,23 @@ def nanoseconds(stamp):
 class Rig:
     """The node's process, and a node beside it that speaks and listens."""
 
-    def __init__(self, folder, script='scripted', program=PROGRAM, remaps=(),
+    def __init__(self, folder, script='scripted', program=None, remaps=(),
                  image_topic='image', **parameters):
+        """Start a forked node, or `program` in an interpreter of its own."""
         self.log = folder / 'node.log'
+        self.log.touch()
         values = CALM | {'model': script} | parameters
         words = [f'{name}:={str(value).lower() if isinstance(value, bool) else value}'
                  for name, value in values.items()]
-        command = [sys.executable, str(program), '--ros-args']
+        command = ['--ros-args']
         command += [part for word in words for part in ('-p', word)]
         command += [part for remap in remaps for part in ('-r', remap)]
-        with open(self.log, 'w') as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        if program is None:
+            self.process = ForkedNode([str(PROGRAM), *command], self.log)
+        else:
+            with open(self.log, 'w') as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, str(program), *command], stdout=log, stderr=log)
         self.actions, self.explanations, self.infos = [], [], []
         self.diagnostics, self.pictures = [], []
         self._frames = 0
@@ -188,9 +233,13 @@ class Rig:
     def statuses(self, since=0):
         return [action.status for action in self.actions[since:]]
 
-    def heard(self, status, since=0):
-        """Return the first action with `status` after the first `since`, or None."""
-        return next((action for action in self.actions[since:] if action.status == status), None)
+    def heard(self, status, since=0, words=''):
+        """Return the first action with `status`, and `words` in its reason, or None.
+
+        since: how many actions were heard before and are passed over.
+        """
+        return next((action for action in self.actions[since:]
+                     if action.status == status and words in action.reason), None)
 
     def words(self):
         return self.log.read_text()

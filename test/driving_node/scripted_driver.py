@@ -93,6 +93,11 @@ class ScriptedDriver:
         return self.decisions == self.script.get(what)
 
 
+def main(args=None):
+    """Run the driving node with this driver."""
+    from owled_ros import driving_node
+    return driving_node.main(args, load_driver=ScriptedDriver.load)
+
+
 if __name__ == '__main__':
-    from owled_ros.driving_node import main
-    sys.exit(main(load_driver=ScriptedDriver.load))
+    sys.exit(main())

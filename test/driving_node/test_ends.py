@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+from rig import PROGRAM
 
 from owled_ros.msg import DrivingAction
 
@@ -11,7 +12,7 @@ SOON = 2.0  # s
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_while_driving(start, number):
-    rig = start('scripted:delay=0.1')
+    rig = start('scripted:delay=0.1', program=PROGRAM)
     rig.wait_until_heard()
     rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action')
     status, seconds = rig.signal(number)
@@ -22,7 +23,7 @@ def test_while_driving(start, number):
 
 
 def test_while_the_model_hangs(start):
-    rig = start('scripted:hang_at=1', deadline=0.5, max_frame_age=0.5)
+    rig = start('scripted:hang_at=1', deadline=0.5, max_frame_age=0.5, program=PROGRAM)
     rig.wait_until_heard()
     rig.drive(lambda: rig.heard(DrivingAction.DEADLINE_MISSED), 'the watchdog')
     status, seconds = rig.signal(signal.SIGTERM)
@@ -31,7 +32,7 @@ def test_while_the_model_hangs(start):
 
 
 def test_while_the_model_loads(start):
-    rig = start('scripted:load=60')
+    rig = start('scripted:load=60', program=PROGRAM)
     assert rig.wait(lambda: rig.state() == 'configuring', 'the configuring state')
     rig.wait(lambda: rig.node.count_publishers('owled/action'), 'a publisher of actions')
     status, seconds = rig.signal(signal.SIGINT)
@@ -40,6 +41,6 @@ def test_while_the_model_loads(start):
 
 
 def test_before_anything_is_up(start):
-    rig = start()
+    rig = start(program=PROGRAM)
     status, seconds = rig.signal(signal.SIGTERM)
     assert seconds < SOON
