@@ -183,7 +183,7 @@ class DrivingNode(ManagedNode):
         return DecisionLoop(
             driver, inputs=self._inputs, outlet=self._outlet, clock=self._time,
             counters=self._counters, publish_explanation=self._publish_explanation,
-            show=self._publish_debug_image, log=self.get_logger().error)
+            show=self._publish_debug_image, log=self._log_failure)
 
     def on_activate(self, state):
         """Open the gates."""
@@ -250,6 +250,9 @@ class DrivingNode(ManagedNode):
             base_frame=self.get_parameter('base_frame').value,
             horizon=settings.horizon if settings else 0.0,
             valid_for=settings.valid_for if settings else 0.0))
+
+    def _log_failure(self, words):
+        self.get_logger().error(words, throttle_duration_sec=1.0)  # it may fail at every frame
 
     def _publish_explanation(self, report):
         self._explanations.publish(messages.explanation_message(

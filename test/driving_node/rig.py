@@ -46,6 +46,10 @@ class ForkedNode:
             target=run_node, args=(command, str(log), dict(os.environ)))
         self._process.start()
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def poll(self):
         return self._process.exitcode
 
@@ -243,6 +247,11 @@ class Rig:
 
     def words(self):
         return self.log.read_text()
+
+    def memory(self):
+        """Return the resident memory of the node's process in bytes."""
+        pages = Path(f'/proc/{self.process.pid}/statm').read_text().split()[1]
+        return int(pages) * os.sysconf('SC_PAGE_SIZE')
 
     # Ending ----------------------------------------------------------------------------------
 

@@ -1,11 +1,19 @@
 """SIGINT and SIGTERM end the process soon, whatever the model does, and INACTIVE is said."""
 
 import signal
+import time
 
 import pytest
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
 from rig import PROGRAM
 
 from owled_ros.msg import DrivingAction
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 SOON = 2.0  # s
 
@@ -44,3 +52,20 @@ def test_before_anything_is_up(start):
     rig = start(program=PROGRAM)
     status, seconds = rig.signal(signal.SIGTERM)
     assert seconds < SOON
+
+
+def test_a_killed_process_is_noticed_by_its_subscribers(start):
+    rig = start()
+    rig.wait_until_heard()
+    alive = []
+    rig.node.create_subscription(
+        DrivingAction, 'owled/action', lambda action: None,
+        QoSProfile(depth=1, liveliness_lease_duration=Duration(seconds=1)),
+        event_callbacks=SubscriptionEventCallbacks(
+            liveliness=lambda event: alive.append(event.alive_count)))
+    rig.wait(lambda: alive and alive[-1] == 1, 'a publisher that is alive')
+    rig.process.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    rig.wait(lambda: alive[-1] == 0, 'the loss of liveliness')
+    # Without the lease it takes DDS 20 s to give a participant up.
+    assert time.monotonic() - killed < 10
