@@ -25,12 +25,13 @@ from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.methods import METHODS, wanda_scores
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
-from owled_ros.pruning.shards import WRITABLE, WritableShards, hash_weights
+from owled_ros.pruning.shards import hash_weights
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector, InputNorms
 from owled_ros.pruning.streaming import StreamedModel, find_device
 from owled_ros.pruning.structure import Block, Chain, Projection, find_chains
 
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 COMPARED = 4    # held-out samples whose hidden states are compared, dense with pruned
 OTHER_WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.ckpt', '.gguf', '.onnx', '.h5',
                  '.msgpack', '.py')
@@ -119,13 +120,12 @@ class _Run:
 
     def __exit__(self, *_):
         self.stash.close()
-        self.model.shards.close()
 
     def carry_out(self, describe: dict) -> dict:
         outliers = self._measure() if self._needs_outliers() else {}
         counts = self._plan(outliers)
         self.partial.mkdir(exist_ok=True)
-        self.written = WritableShards(self.model.shards, self.partial)
+        self.written = self.model.shards.copy(self.partial)
         records, losses = self._prune_all(counts, outliers)
         _copy_companions(self.model.directory, self.partial)
         self.stash.close()
@@ -154,7 +154,7 @@ class _Run:
         if not self.settings.chooses(projection.name) or self.model.is_shared(projection.weight):
             return False
         on_disk = self.model.disk_name(projection.weight)
-        if on_disk is None or self.model.shards.type_of(on_disk) not in WRITABLE:
+        if on_disk is None or self.model.shards.type_of(on_disk) not in FLOATS:
             raise UserError(
                 f'The weight {projection.weight} is stored in {self.model.directory} in a form '
                 'that cannot be pruned: save it in bf16, fp16 or fp32 with save_pretrained.')
@@ -254,7 +254,7 @@ class _Run:
     def _write(self, projection: Projection, values: torch.Tensor) -> torch.Tensor:
         """Write new weights; return them as they will be read again."""
         name = self.model.disk_name(projection.weight)
-        stored = values.to(WRITABLE[self.model.shards.type_of(name)])
+        stored = values.to(self.model.shards.type_of(name))
         self.written.write(name, stored)
         return stored.float()
 

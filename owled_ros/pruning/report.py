@@ -11,7 +11,7 @@ COMPONENTS = {'vision': 'Vision encoder', 'projector': 'Projector', 'language': 
 INK, BAR, LINE = '#222222', '#9db8d2', '#c0392b'
 
 STYLE = '''
-body { font: 15px/1.5 sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.5 sans-serif; color: #222; max-width: 60rem; margin: 2rem auto }
 h1, h2 { font-weight: 600 } img { max-width: 100% }
 table { border-collapse: collapse; margin: 1rem 0 } caption { text-align: left; font-weight: 600 }
 td, th { padding: .15rem .8rem .15rem 0; text-align: right; border-bottom: 1px solid #ddd }

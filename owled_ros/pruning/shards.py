@@ -9,21 +9,36 @@ tied, and no more than one tensor has to be in memory.
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
 from owled_ros.errors import UserError
 
-WRITABLE = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16,
-            'BF16': torch.bfloat16}
+TYPES = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16,
+         'BF16': torch.bfloat16, 'I64': torch.int64, 'I32': torch.int32, 'I16': torch.int16,
+         'I8': torch.int8, 'U8': torch.uint8, 'BOOL': torch.bool}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies: in which file, as what, from which byte on, how many bytes."""
+
+    file: str
+    type: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
 
 
 class Shards:
     """
     The safetensors files of a model directory.
+
+    Tensors are read from the files, not mapped: mapped pages would count as this process's
+    memory until all of the model is in it.
 
     :param directory: holds ``model.safetensors``, or an index and the files that it names
     :raises UserError: when there are no safetensors weights, or they cannot be read
@@ -32,76 +47,58 @@ class Shards:
     def __init__(self, directory: Path):
         self.directory = directory
         self.files = _weight_files(directory)
-        self._file_of = {}
-        self._open = {}
+        self._places = {}
         for file in self.files:
-            for name in self._reader(file).keys():
-                self._file_of[name] = file
+            self._places.update(_places(directory / file))
 
     def names(self) -> list[str]:
         """Return the names of all tensors, sorted."""
-        return sorted(self._file_of)
+        return sorted(self._places)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor without reading it."""
-        return tuple(self._reader(self._file_of[name]).get_slice(name).get_shape())
-
-    def type_of(self, name: str) -> str:
-        """Return the type of a tensor as safetensors names it, e.g. 'BF16'."""
-        return self._reader(self._file_of[name]).get_slice(name).get_dtype()
+    def type_of(self, name: str) -> torch.dtype | None:
+        """Return the type of a tensor on disk; None if torch has none that fits."""
+        return TYPES.get(self._places[name].type)
 
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor in the type that it has on disk."""
-        return self._reader(self._file_of[name]).get_tensor(name)
+        place = self._places[name]
+        if place.type not in TYPES:
+            raise UserError(f'The weight {name} in {self.directory} is of type {place.type}, '
+                            'which cannot be read: save the model in bf16, fp16 or fp32.')
+        raw = torch.empty(place.size, dtype=torch.uint8)
+        with open(self.directory / place.file, 'rb') as file:
+            file.seek(place.start)
+            if file.readinto(raw.numpy()) != place.size:
+                raise UserError(f'The weights in {self.directory / place.file} are cut short.')
+        return raw.view(TYPES[place.type]).reshape(place.shape)
+
+    def write(self, name: str, values: torch.Tensor) -> None:
+        """Overwrite one tensor with values of the type and shape that it has on disk."""
+        place = self._places[name]
+        if values.dtype != TYPES[place.type] or tuple(values.shape) != place.shape:
+            raise ValueError(f'{name} is {place.type} {place.shape} on disk, not '
+                             f'{values.dtype} {tuple(values.shape)}')
+        with open(self.directory / place.file, 'r+b') as file:
+            file.seek(place.start)
+            file.write(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
     def bytes(self) -> int:
         """Return the size of all weight files."""
         return sum((self.directory / file).stat().st_size for file in self.files)
 
-    def close(self) -> None:
-        """Let go of the files."""
-        self._open.clear()
+    def copy(self, directory: Path) -> 'Shards':
+        """
+        Copy the files, and the index.
 
-    def _reader(self, file: str):
-        if file not in self._open:
-            path = self.directory / file
-            try:
-                self._open[file] = safe_open(path, framework='pt')
-            except (SafetensorError, OSError) as error:
-                raise UserError(f'The weights in {path} cannot be read: {error}.')
-        return self._open[file]
-
-
-class WritableShards:
-    """
-    A copy of a model's weight files in which single tensors are overwritten.
-
-    :param source: the dense weights
-    :param directory: where the copy goes; files that are already there are kept, so that an
-        interrupted run goes on in its own copy
-    """
-
-    def __init__(self, source: Shards, directory: Path):
-        self._directory = directory
-        self._places = {}
-        for file in source.files:
-            if not (directory / file).exists():
-                _copy(source.directory / file, directory / file)
-            self._places.update(_places(directory / file))
-        index = source.directory / 'model.safetensors.index.json'
-        if index.exists():
-            _copy(index, directory / index.name)
-
-    def write(self, name: str, values: torch.Tensor) -> None:
-        """Overwrite one tensor, in the type that it has on disk."""
-        file, kind, offset, size = self._places[name]
-        stored = values.detach().to('cpu', WRITABLE[kind]).contiguous()
-        raw = stored.view(torch.uint8).numpy().reshape(-1)
-        if raw.size != size:
-            raise ValueError(f'{name} has {size} bytes on disk, not {raw.size}')
-        place = np.memmap(self._directory / file, np.uint8, 'r+', offset, (size,))
-        place[:] = raw
-        place.flush()
+        Files that are already there are kept, so that an interrupted run goes on in its copy.
+        """
+        index = self.directory / 'model.safetensors.index.json'
+        for path in [self.directory / file for file in self.files] + [index]:
+            if path.exists() and not (directory / path.name).exists():
+                partial = directory / (path.name + '.copying')
+                shutil.copyfile(path, partial)
+                partial.rename(directory / path.name)
+        return Shards(directory)
 
 
 def hash_weights(directory: Path) -> str:
@@ -137,21 +134,19 @@ def _weight_files(directory: Path) -> list[str]:
     return files
 
 
-def _places(path: Path) -> dict[str, tuple[str, str, int, int]]:
-    """Return file, type, offset and size in bytes of every tensor in a safetensors file."""
+def _places(path: Path) -> dict[str, _Place]:
+    try:
+        with safe_open(path, framework='pt'):   # checks the header, and that no byte is missing
+            pass
+    except (SafetensorError, OSError) as error:
+        raise UserError(f'The weights in {path} cannot be read: {error}.')
     with open(path, 'rb') as file:
         length = int.from_bytes(file.read(8), 'little')
         header = json.loads(file.read(length))
     header.pop('__metadata__', None)
-    return {
-        name: (path.name, entry['dtype'], 8 + length + entry['data_offsets'][0],
-               entry['data_offsets'][1] - entry['data_offsets'][0])
-        for name, entry in header.items()
-    }
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy by way of a temporary name: a file that is there is whole."""
-    partial = target.with_name(target.name + '.copying')
-    shutil.copyfile(source, partial)
-    partial.rename(target)
+    places = {}
+    for name, entry in header.items():
+        start, end = entry['data_offsets']
+        places[name] = _Place(path.name, entry['dtype'], tuple(entry['shape']),
+                              8 + length + start, end - start)
+    return places

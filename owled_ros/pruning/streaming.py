@@ -5,6 +5,8 @@ The skeleton is the class that transformers would load, with parameters that hav
 memory. Weights are cast to float32 when they come in, whatever type they have on disk.
 """
 
+import ctypes
+import sys
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +20,8 @@ from transformers.initialization import no_init_weights
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.shards import Shards
+
+_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 
 
 class StreamedModel:
@@ -58,6 +62,7 @@ class StreamedModel:
         for name, tensor in _tensors(self.module.get_submodule(prefix), prefix):
             if isinstance(tensor, nn.Parameter):
                 _place(self.module, name, torch.empty_like(tensor, device='meta'))
+        _return_memory()
 
     def read(self, name: str, like: torch.Tensor | None = None) -> torch.Tensor:
         """Return one weight in float32 (integers as they are) on the device, checked."""
@@ -114,6 +119,17 @@ def find_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise UserError(f'There is no device {name!r}: choose auto, cpu or cuda.')
+
+
+def _return_memory() -> None:
+    """
+    Give freed memory back to the system.
+
+    glibc keeps what was freed in its heap; weights that come and go scatter there, and the
+    process would grow with every block although no tensor is left.
+    """
+    if _LIBC is not None and hasattr(_LIBC, 'malloc_trim'):
+        _LIBC.malloc_trim(0)
 
 
 def _skeleton(directory: Path) -> nn.Module:

@@ -96,6 +96,14 @@ def find_chains(model: StreamedModel, sample: dict) -> list[Chain]:
             for name in names]
 
 
+def possible_blocks(model: StreamedModel) -> list[Block]:
+    """Return what looks like blocks without running the model; the last list as language."""
+    lists = _block_lists(model.module, set())
+    last = list(lists)[-1] if lists else None
+    return [_block(model, block, 'language' if name == last else 'vision')
+            for name, blocks in lists.items() for block in blocks]
+
+
 def _block_lists(model: nn.Module, skipped: set[str]) -> dict[str, list[str]]:
     """Return the outermost lists of modules that may be blocks: name -> names of the modules."""
     lists = {}

@@ -1,0 +1,35 @@
+"""What a model directory holds: its blocks, how much of them is zero, its size and hash."""
+
+from pathlib import Path
+
+import torch
+
+from owled_ros.pruning.shards import hash_weights
+from owled_ros.pruning.streaming import StreamedModel
+from owled_ros.pruning.structure import possible_blocks
+
+
+def inspect_model(directory: Path) -> dict:
+    """
+    Count weights and zeros of a model's blocks, reading one weight at a time.
+
+    Nothing is run, so a list of modules counts as blocks by its looks alone, and the last list
+    is taken for the language model.
+
+    :param directory: a directory that transformers loads, with safetensors weights
+    :return: directory, hash, bytes, parameters, and blocks: name, component, weights, zeros
+    :raises UserError: when the directory holds no model that can be read
+    """
+    model = StreamedModel(Path(directory), torch.device('cpu'))
+    blocks = []
+    for block in possible_blocks(model):
+        zeros = sum(int((model.read(projection.weight) == 0).sum())
+                    for projection in block.projections)
+        blocks.append({'name': block.name, 'component': block.component,
+                       'weights': block.count, 'zeros': zeros})
+    return {
+        'directory': str(directory), 'hash': hash_weights(directory)[:12],
+        'bytes': model.shards.bytes(),
+        'parameters': sum(parameter.numel() for parameter in model.module.parameters()),
+        'blocks': blocks,
+    }
