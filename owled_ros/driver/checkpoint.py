@@ -1,6 +1,5 @@
 """Model directories: where they are, whether they are whole, what they hash to, loading them."""
 
-import hashlib
 from importlib import resources
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from owled_ros.errors import UserError
+from owled_ros.pruning.shards import hash_weights
 
 EMBEDDED = 'embedded'
 
@@ -51,17 +51,11 @@ def weight_files(directory):
 
 
 def weights_hash(directory, expected=''):
-    """Return the first 12 hex digits of the SHA-256 over a directory's weight files.
+    """Return the first 12 hex digits of the SHA-256 of a directory's weights.
 
     Raises UserError when `expected` (any number of leading digits) is given and differs.
     """
-    digest = hashlib.sha256()
-    for path in weight_files(directory):
-        digest.update(path.name.encode() + b'\0')
-        with open(path, 'rb') as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    found = digest.hexdigest()
+    found = hash_weights(directory)
     if expected and not found.startswith(expected.lower()):
         raise UserError(f'the weights in {directory} have the hash {found[:len(expected)]}, not '
                         f'the expected {expected}; use the model that was approved, or correct '

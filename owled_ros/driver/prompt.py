@@ -247,10 +247,12 @@ def teacher_forced(processor, driving_format, frame, ego, command, action: Actio
     """Return inputs (batch 1) of a whole exchange: the prompt and the recorded answer.
 
     frame: (height, width, 3) uint8 RGB. An empty explanation leaves the answer at its action.
+    `labels` marks the answer as what is to be predicted (-100 elsewhere), as transformers does.
     """
     inputs = prompt_inputs(processor, driving_format, frame, ego, command)
     answer = torch.tensor([answer_tokens(processor, driving_format, action, explanation)])
-    return extend(inputs, answer)
+    asked = torch.full_like(inputs['input_ids'], -100)
+    return {**extend(inputs, answer), 'labels': torch.cat([asked, answer], 1)}
 
 
 def extend(inputs, tokens):

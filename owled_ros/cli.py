@@ -1,0 +1,258 @@
+"""The `owled` command: the package's work without a launch file.
+
+Exit status: 0 done, 1 the answer is no, 2 something that the user can mend, said in one sentence.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+import sys
+
+from owled_ros.errors import UserError
+
+# Imports of torch, rclpy and the rest are inside the commands: `owled --help` answers at once.
+
+
+def main(arguments=None):
+    """Run the command line; returns the exit status."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        return parsed.run(parsed) or 0
+    except UserError as error:
+        print(f'owled: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('owled: interrupted', file=sys.stderr)
+        return 130
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog='owled', description='Drives from a camera with a pruned vision-language model.')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+    for add in (add_demo_bag, add_calibrate, add_replay, add_evaluate, add_inspect):
+        add(commands)
+    return parser
+
+
+def add_command(commands, name, run, help, example):
+    parser = commands.add_parser(
+        name, help=help, description=help, epilog=f'example: {example}',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(run=run)
+    parser.add_argument('--json', action='store_true',
+                        help='print the result as JSON, progress goes to standard error')
+    return parser
+
+
+def reporter(arguments):
+    """Where progress goes: not among the JSON."""
+    stream = sys.stderr if arguments.json else sys.stdout
+    return lambda text: print(text, file=stream, flush=True)
+
+
+def show(arguments, result, lines):
+    """Print a result: JSON for programs, lines for people."""
+    if arguments.json:
+        print(json.dumps(result, indent=2, default=str))
+    else:
+        print('\n'.join(lines))
+
+
+# -- demo-bag ----------------------------------------------------------------------------------
+
+def add_demo_bag(commands):
+    parser = add_command(
+        commands, 'demo-bag', demo_bag, 'write a bag of a rendered drive, with the truth in it',
+        'owled demo-bag drive --seconds 40 --seed 7')
+    parser.add_argument('output', type=Path, help='the bag to write; must not exist')
+    parser.add_argument('--seconds', type=float, default=40.0, help='how long it is (40)')
+    parser.add_argument('--seed', type=int, default=7, help='which world is driven through (7)')
+    parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    parser.add_argument('--size', default='640x480', help='of the camera, WIDTHxHEIGHT (640x480)')
+
+
+def demo_bag(arguments):
+    from owled_ros.scenes.recording import record_drive
+    width, height = parse_size(arguments.size)
+    recording = record_drive(
+        arguments.output, seconds=arguments.seconds, seed=arguments.seed, width=width,
+        height=height, storage=arguments.storage, progress=reporter(arguments))
+    show(arguments, vars(recording), [
+        f'{recording.path}: {recording.frames} frames, {recording.seconds:.0f} s, '
+        f'{recording.metres:.0f} m, {recording.stops} stops'])
+
+
+def parse_size(text):
+    parts = text.lower().split('x')
+    if len(parts) != 2 or not all(part.isdigit() and 32 <= int(part) <= 8192 for part in parts):
+        raise UserError(f'the size {text!r} is not WIDTHxHEIGHT, each from 32 to 8192')
+    return int(parts[0]), int(parts[1])
+
+
+# -- calibrate ---------------------------------------------------------------------------------
+
+def add_source(parser):
+    """Options that say where in a bag things are."""
+    parser.add_argument('--image-topic', default='/camera/image_raw')
+    parser.add_argument('--odom-topic', default='/odom')
+    parser.add_argument('--command-topic', default='', help='owled_ros/DrivingCommand (none)')
+    parser.add_argument('--truth-topic', default='',
+                        help='owled_ros/DrivingAction instead of the recorded motion (none)')
+    parser.add_argument('--explanation-topic', default='', help='goes with --truth-topic (none)')
+    parser.add_argument('--base-frame', default='base_link')
+    parser.add_argument('--horizon', type=float, default=1.0,
+                        help='s of motion after a frame that make its action (1)')
+
+
+def source_of(arguments):
+    from owled_ros.bags.samples import Source
+    return Source(
+        image_topic=arguments.image_topic, odom_topic=arguments.odom_topic,
+        base_frame=arguments.base_frame, horizon=arguments.horizon,
+        command_topic=arguments.command_topic, truth_topic=arguments.truth_topic,
+        explanation_topic=arguments.explanation_topic)
+
+
+def add_calibrate(commands):
+    parser = add_command(
+        commands, 'calibrate', calibrate, 'prune a model on recorded drives',
+        'owled calibrate drive --model embedded --output pruned --sparsity 0.5')
+    parser.add_argument('bags', nargs='+', type=Path, metavar='BAG')
+    parser.add_argument('--model', default='embedded',
+                        help="'embedded', a directory, or a name on the hub (embedded)")
+    parser.add_argument('--output', type=Path, required=True, help='the directory to make')
+    parser.add_argument('--sparsity', type=float, default=0.5,
+                        help='share of the prunable weights, from 0 to below 1 (0.5)')
+    parser.add_argument('--method', default='wanda', help='which weights go (wanda)')
+    parser.add_argument('--allocation', default='owl', help='how blocks share the budget (owl)')
+    parser.add_argument('--components', default='both', help='vision, language or both (both)')
+    parser.add_argument('--samples', type=int, default=64, help='frames to calibrate on (64)')
+    parser.add_argument('--held-out', type=int, default=16,
+                        help='other frames to measure the losses on (16)')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (auto)')
+    add_source(parser)
+
+
+def calibrate(arguments):
+    from owled_ros.calibration import Request, calibrate as run
+    from owled_ros.pruning import PruningSettings
+    request = Request(
+        output=arguments.output, model=arguments.model, bags=tuple(arguments.bags),
+        source=source_of(arguments), samples=arguments.samples, held_out=arguments.held_out,
+        pruning=PruningSettings(
+            sparsity=arguments.sparsity, method=arguments.method, allocation=arguments.allocation,
+            components=arguments.components, seed=arguments.seed, device=arguments.device))
+    report = run(request, reporter(arguments))
+    sparsity, loss = report['sparsity'], report['loss']
+    show(arguments, report, [
+        f'{arguments.output}: sparsity {sparsity["measured"]:.4f} of {sparsity["requested"]} '
+        f'requested, {sparsity["pruned_weights"]} of {sparsity["prunable_weights"]} weights',
+        f'loss a token: {loss["dense"]:.4f} dense, {loss["pruned"]:.4f} pruned',
+        f'report: {arguments.output / "report.html"}'])
+
+
+# -- replay ------------------------------------------------------------------------------------
+
+def add_replay(commands):
+    parser = add_command(
+        commands, 'replay', replay, 'play a bag into the ROS graph, with /clock',
+        'owled replay drive --rate 1.0 --wait-for /camera/image_raw/compressed')
+    parser.add_argument('bag', type=Path)
+    parser.add_argument('--rate', type=float, default=1.0, help='times real time (1)')
+    parser.add_argument('--start', type=float, default=0.0, help='s into the bag (0)')
+    parser.add_argument('--loop', action='store_true', help='again and again, until interrupted')
+    parser.add_argument('--no-clock', action='store_true', help='publish no /clock')
+    parser.add_argument('--topics', nargs='+', default=(), help='only these')
+    parser.add_argument('--wait-for', nargs='+', default=(),
+                        help='topics that somebody must listen to before it starts')
+
+
+def replay(arguments):
+    from owled_ros.ros.replay import replay as run
+    summary = run(
+        arguments.bag, rate=arguments.rate, start=arguments.start, loop=arguments.loop,
+        clock=not arguments.no_clock, topics=tuple(arguments.topics),
+        wait_for=tuple(arguments.wait_for), report=reporter(arguments))
+    show(arguments, summary, [f'{count:6d}  {topic}'
+                              for topic, count in sorted(summary['messages'].items())])
+
+
+# -- evaluate ----------------------------------------------------------------------------------
+
+def add_evaluate(commands):
+    parser = add_command(
+        commands, 'evaluate', evaluate,
+        'measure a model on rendered scenes that it has never seen, or on a bag',
+        'owled evaluate embedded --scenes 1000')
+    parser.add_argument('model', help="'embedded', a directory, or a name on the hub")
+    parser.add_argument('--scenes', type=int, default=1000, help='how many scenes (1000)')
+    parser.add_argument('--bag', type=Path, action='append', default=[],
+                        help='a bag instead of scenes; may be given again')
+    parser.add_argument('--blind', action='store_true',
+                        help='show grey images: what can be answered without seeing')
+    parser.add_argument('--wheelbase', type=float, default=2.7, help='m, for the steering (2.7)')
+    parser.add_argument('--device', default='auto')
+    add_source(parser)
+
+
+def evaluate(arguments):
+    from owled_ros.driver.driver import Driver
+    from owled_ros.evaluation.open_loop import ask, measure
+    if arguments.scenes < 1 or not arguments.wheelbase > 0:
+        raise UserError(f'scenes ({arguments.scenes}) and wheelbase ({arguments.wheelbase}) must '
+                        f'be positive')
+    progress = reporter(arguments)
+    driver = Driver.load(arguments.model, device=arguments.device)
+    cases, total = evaluation_cases(arguments)
+    if arguments.blind:
+        cases = (case.blind() for case in cases)
+    answers = ask(driver, cases, total=total, progress=progress)
+    if not answers:
+        raise UserError(f'no frame of {", ".join(map(str, arguments.bag))} can be used; check the '
+                        f'topics and the odometry')
+    metrics = measure(answers, arguments.wheelbase)
+    show(arguments, {'model': f'{driver.name} {driver.hash}', **metrics}, [
+        f'{name:34s} {value:.4f}' if isinstance(value, float) else f'{name:34s} {value}'
+        for name, value in metrics.items() if not (isinstance(value, float)
+                                                   and math.isnan(value))])
+
+
+def evaluation_cases(arguments):
+    """The cases to ask about, and how many, as far as it is known."""
+    from owled_ros.evaluation.cases import sample_cases, scene_cases
+    if not arguments.bag:
+        return scene_cases(arguments.scenes), arguments.scenes
+    from dataclasses import asdict
+
+    from owled_ros.bags.samples import read_samples
+    return sample_cases(read_samples(arguments.bag, **asdict(source_of(arguments)))), None
+
+
+# -- inspect -----------------------------------------------------------------------------------
+
+def add_inspect(commands):
+    parser = add_command(
+        commands, 'inspect', inspect, "show a model's blocks, sparsities, bytes and hash",
+        'owled inspect pruned')
+    parser.add_argument('model', help="'embedded', a directory, or a name on the hub")
+
+
+def inspect(arguments):
+    from owled_ros.driver.checkpoint import locate
+    from owled_ros.pruning.inspection import inspect_model
+    found = inspect_model(locate(arguments.model))
+    lines = [f'{found["directory"]}', f'hash {found["hash"]}, {found["bytes"]} bytes, '
+             f'{found["parameters"]} parameters', '']
+    lines += [f'{block["component"]:9s} {block["name"]:44s} {block["weights"]:10d} weights  '
+              f'{block["zeros"] / block["weights"]:7.2%} zero' for block in found['blocks']]
+    total = sum(block['weights'] for block in found['blocks'])
+    zeros = sum(block['zeros'] for block in found['blocks'])
+    lines += [f'{"all":54s} {total:10d} weights  {zeros / max(total, 1):7.2%} zero']
+    show(arguments, found, lines)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

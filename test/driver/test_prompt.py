@@ -1,0 +1,136 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route
+from owled_ros.driver.checkpoint import load_processor, locate
+from owled_ros.driver.prompt import (
+    FORMAT_FILE, DrivingFormat, NumberFormat, answer_tokens, extend, prompt_inputs,
+    teacher_forced)
+from owled_ros.errors import UserError
+
+FRAME = np.full((48, 64, 3), 90, np.uint8)
+
+
+@pytest.fixture(scope='module')
+def processor():
+    return load_processor(locate('embedded'))
+
+
+@pytest.fixture(scope='module')
+def embedded_format():
+    return DrivingFormat.of_model(locate('embedded'))
+
+
+def test_numbers_are_clipped_rounded_and_signed():
+    numbers = NumberFormat(-8.0, 3.0, 0.1, signed=True)
+    assert numbers.write(-2.449) == '-2.4'
+    assert numbers.write(0.04) == '+0.0'
+    assert numbers.write(-0.04) == '+0.0'
+    assert numbers.write(-99) == '-8.0'
+    assert NumberFormat(0, 130, 10, scale=3.6).write(50 / 3.6) == '50'
+    assert NumberFormat(-0.08, 0.08, 0.001, signed=True).write(0.0123) == '+0.012'
+
+
+def test_the_choices_of_a_number_are_what_it_can_write():
+    numbers = NumberFormat(-1.0, 1.0, 0.5, signed=True)
+    assert numbers.choices() == [('-1.0', -1.0), ('-0.5', -0.5), ('+0.0', 0.0), ('+0.5', 0.5),
+                                 ('+1.0', 1.0)]
+    for text, value in NumberFormat(0, 130, 10, scale=3.6).choices():
+        assert NumberFormat(0, 130, 10, scale=3.6).write(value) == text
+
+
+@pytest.mark.parametrize('wrong', [(1.0, 0.0, 0.1), (0.0, 1.0, 0.0), (0.0, 1e9, 0.1)])
+def test_number_formats_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(UserError):
+        NumberFormat(*wrong)
+
+
+def test_the_prompt_says_speed_limit_and_route(embedded_format):
+    text = embedded_format.prompt_text(EgoState(8.3), Command(Route.FOLLOW, 50 / 3.6))
+    assert text == '{image} speed 8.5 limit 50 route follow action'
+    assert 'limit unknown' in embedded_format.prompt_text(EgoState(8.3), Command())
+
+
+def test_a_teacher_forced_exchange_is_prompt_and_answer(processor, embedded_format):
+    action = Action(-2.4, 0.0123, Maneuver.STOP)
+    sentence = ('Red light 23 m ahead, no vehicle, no pedestrian: I stop because of the light.')
+    inputs = teacher_forced(processor, embedded_format, FRAME, EgoState(8.3), Command(), action,
+                            sentence)
+    asked = prompt_inputs(processor, embedded_format, FRAME, EgoState(8.3), Command())
+    length = asked['input_ids'].shape[1]
+    assert torch.equal(inputs['input_ids'][:, :length], asked['input_ids'])
+    answer = processor.tokenizer.decode(inputs['input_ids'][0, length:])
+    assert answer == f' -2.4 +0.012 stop. {sentence}</s>'
+    assert inputs['attention_mask'].shape == inputs['input_ids'].shape
+    assert (inputs['labels'][0, :length] == -100).all()
+    assert torch.equal(inputs['labels'][0, length:], inputs['input_ids'][0, length:])
+    assert processor.tokenizer.unk_token_id not in inputs['input_ids']
+
+
+def test_without_an_explanation_the_answer_ends_at_the_action(processor, embedded_format):
+    tokens = answer_tokens(processor, embedded_format, Action(1.0, 0.0, Maneuver.FOLLOW), '')
+    assert processor.tokenizer.decode(tokens) == ' +1.0 +0.000 follow.'
+
+
+def test_a_chat_template_is_used_where_the_processor_has_one(processor):
+    foreign = DrivingFormat()
+    processor.chat_template = (
+        "{% for m in messages %}user:{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+        "<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}assistant:")
+    try:
+        inputs = prompt_inputs(processor, foreign, FRAME, EgoState(8.3), Command())
+    finally:
+        processor.chat_template = None
+    ids = inputs['input_ids'][0]
+    assert int((ids == processor.image_token_id).sum()) == 144
+    assert ids[0] != processor.image_token_id  # the template's words come first
+
+
+def test_per_token_tensors_grow_with_the_tokens():
+    inputs = {'input_ids': torch.ones(1, 3, dtype=torch.long),
+              'attention_mask': torch.ones(1, 3, dtype=torch.long),
+              'token_type_ids': torch.ones(1, 3, dtype=torch.long),
+              'pixel_values': torch.ones(1, 3)}
+    longer = extend(inputs, torch.tensor([[7, 8]]))
+    assert longer['input_ids'].tolist() == [[1, 1, 1, 7, 8]]
+    assert longer['attention_mask'].tolist() == [[1, 1, 1, 1, 1]]
+    assert longer['token_type_ids'].tolist() == [[1, 1, 1, 0, 0]]
+    assert longer['pixel_values'].shape == (1, 3)
+
+
+def test_a_format_survives_its_file(tmp_path, embedded_format):
+    embedded_format.write(tmp_path)
+    assert DrivingFormat.of_model(tmp_path) == embedded_format
+
+
+def test_a_model_without_a_format_is_asked_in_plain_words(tmp_path):
+    assert DrivingFormat.of_model(tmp_path) == DrivingFormat()
+
+
+@pytest.mark.parametrize('content, complaint', [
+    ('{', 'not JSON'),
+    ({'nonsense': 1}, 'nonsense'),
+    ({'prompt': 'at {speed.__class__}'}, 'speed.__class__'),
+    ({'prompt': 'at {altitude}'}, 'altitude'),
+    ({'prompt': 'at {speed'}, 'cannot be read'),
+    ({'answer': '{curvature} {acceleration} {maneuver} {explanation}'}, 'in this order'),
+    ({'answer': '{acceleration} {curvature} {maneuver} {explanation} over'}, 'end with'),
+    ({'speed': {'minimum': 0}}, 'minimum, maximum and step'),
+    ({'speed': 3}, 'speed'),
+    ({'chat': 'yes'}, 'chat'),
+    ({'maneuvers': {'keep_lane': 'go'}}, 'maneuvers'),
+])
+def test_a_wrong_format_is_refused_with_a_sentence(tmp_path, content, complaint):
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / FORMAT_FILE).write_text(text)
+    with pytest.raises(UserError, match=complaint) as refusal:
+        DrivingFormat.of_model(tmp_path)
+    assert '\n' not in str(refusal.value)
+
+
+def test_speed_limits_that_are_not_known_are_nan():
+    assert math.isnan(Command().speed_limit)

@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+from owled_ros.cli import main
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    path = tmp_path_factory.mktemp('bags') / 'drive'
+    assert main(['demo-bag', str(path), '--seconds', '6', '--size', '160x120']) == 0
+    return path
+
+
+def refused(capsys, complaint, *arguments):
+    assert main([str(argument) for argument in arguments]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith('owled: ') and '\n' not in told
+    assert complaint in told
+
+
+def test_the_demo_bag_is_what_it_says(bag, capsys, tmp_path):
+    assert main(['demo-bag', str(tmp_path / 'b'), '--seconds', '2', '--size', '64x48',
+                 '--storage', 'sqlite3', '--json']) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told['frames'] == 20
+    assert (tmp_path / 'b' / 'metadata.yaml').is_file()
+    refused(capsys, 'there already', 'demo-bag', bag)
+    refused(capsys, 'WIDTHxHEIGHT', 'demo-bag', tmp_path / 'c', '--size', '640')
+    refused(capsys, 'at least 1 s', 'demo-bag', tmp_path / 'c', '--seconds', '0')
+    assert not (tmp_path / 'c').exists()
+
+
+def test_calibrate_evaluate_and_inspect(bag, capsys, tmp_path):
+    pruned = tmp_path / 'pruned'
+    assert main(['calibrate', str(bag), '--output', str(pruned), '--sparsity', '0.4',
+                 '--samples', '8', '--held-out', '4', '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert abs(report['sparsity']['measured'] - 0.4) < 1e-3
+    assert main(['inspect', str(pruned), '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found['hash'] == report['model']['sha256'][:12]
+    assert {block['component'] for block in found['blocks']} == {'vision', 'language'}
+    share = sum(b['zeros'] for b in found['blocks']) / sum(b['weights'] for b in found['blocks'])
+    assert abs(share - 0.4) < 2e-3
+    assert main(['evaluate', str(pruned), '--bag', str(bag), '--truth-topic', '/owled/truth',
+                 '--explanation-topic', '/owled/truth_explanation', '--json']) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured['frames'] > 50
+    assert measured['parsed'] <= 1.0
+
+
+def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):
+    output = tmp_path / 'pruned'
+    refused(capsys, str(tmp_path / 'none'), 'calibrate', tmp_path / 'none', '--output', output)
+    refused(capsys, 'sparsity', 'calibrate', bag, '--output', output, '--sparsity', '1.0')
+    refused(capsys, 'nonsense', 'calibrate', bag, '--output', output, '--method', 'nonsense')
+    refused(capsys, '/owled/truth', 'calibrate', bag, '--output', output, '--image-topic', '/no')
+    refused(capsys, 'config.json', 'calibrate', bag, '--output', output, '--model', tmp_path)
+    refused(capsys, 'no model directory', 'inspect', tmp_path / 'none')
+    refused(capsys, 'no model directory', 'evaluate', 'none')
+    refused(capsys, 'positive', 'evaluate', 'embedded', '--scenes', '0')
+    refused(capsys, 'rate', 'replay', bag, '--rate', '0')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    for command in ('demo-bag', 'calibrate', 'replay', 'evaluate', 'inspect'):
+        with pytest.raises(SystemExit) as end:
+            main([command, '--help'])
+        assert end.value.code == 0
+        assert f'example: owled {command}' in capsys.readouterr().out
