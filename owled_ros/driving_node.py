@@ -230,7 +230,7 @@ class DrivingNode(ManagedNode):
         worker = self._worker
         if self.is_finalized() or not self.transition('shutdown'):
             # Another transition is running, or there is none from here: say it all the same.
-            self._outlet.close('the node is shutting down')
+            self._outlet.close('the node is shutting down', for_good=True)
         self._actions.wait_for_all_acked(Duration(seconds=GOODBYE_PATIENCE))
         return worker is None or worker.stop(0.0)
 

@@ -48,6 +48,7 @@ class ActionOutlet:
         self._sequence = 0
         self._activation = 0
         self._active = False
+        self._ended = False
         self._limiter = None
         self.settings = None
 
@@ -64,17 +65,20 @@ class ActionOutlet:
                 self._limiter.limits = settings.limits
 
     def open(self):
-        """Let actions out from now on."""
+        """Let actions out from now on, unless the outlet was closed for good."""
         with self._lock:
+            if self._ended:
+                return
             self._activation += 1
             self._active = True
             self._limiter.restart()
             self._watchdog.start(time.monotonic())
 
-    def close(self, reason):
+    def close(self, reason, for_good=False):
         """Publish INACTIVE, and let nothing out after it."""
         with self._lock:
             self._active = False
+            self._ended = for_good
             self._report(Status.INACTIVE, reason, NO_FRAME)
 
     def ticket(self):

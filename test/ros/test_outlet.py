@@ -92,6 +92,9 @@ def test_nothing_but_inactive_comes_out_of_a_closed_outlet():
     assert [report.status for report in bench.reports] == [Status.INACTIVE]
     bench.outlet.open()
     assert bench.outlet.offer(KEEP, frame, EGO, Command(), 0.05) is None
+    bench.outlet.close('the process ends', for_good=True)
+    bench.outlet.open()
+    assert bench.outlet.ticket() is None
 
 
 @pytest.mark.parametrize('action, words', [
