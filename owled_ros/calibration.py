@@ -4,17 +4,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from transformers import AutoProcessor
-
 from owled_ros.bags.choosing import choose_samples, kind_of, split_held_out
-from owled_ros.bags.reading import Bag
-from owled_ros.bags.samples import check_topics, Drive, nothing_usable, Source
+from owled_ros.bags.images import to_rgb, UnreadableImage, UnsupportedEncoding
+from owled_ros.bags.samples import check_bag, Drive, nothing_usable, Source
+from owled_ros.driver.checkpoint import load_processor, locate
 from owled_ros.driver.prompt import DrivingFormat, teacher_forced
 from owled_ros.errors import UserError
 from owled_ros.pruning import prune, PruningSettings
 from owled_ros.pruning.shards import Shards
-
-EMBEDDED = Path(__file__).parent / 'assets' / 'embedded'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +38,7 @@ class Teacher:
     def __init__(self, model_dir):
         """Load a model directory's processor; raises UserError where it has none."""
         self.format = DrivingFormat.of_model(model_dir)
-        try:
-            self.processor = AutoProcessor.from_pretrained(model_dir)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise UserError(f'the model {model_dir} has no processor that can be loaded: '
-                            f'{_first_line(error)}') from None
+        self.processor = load_processor(model_dir)
 
     def exchange(self, sample):
         """Return the tensors (batch 1) of the prompt and the answer of a Sample."""
@@ -81,6 +74,33 @@ def calibrate(request, progress=print):
         'usable_frames': len(moments), 'left_out_frames': dict(sorted(dropped.items()))})
 
 
+def calibrate_live(request, pairs, progress=print):
+    """Like `calibrate`, on a drive that is happening.
+
+    pairs: yields (Moment, image message), see bags/live.py, for as long as it is asked to.
+    """
+    model_dir = check(request)
+    teacher = Teacher(model_dir)
+    wanted = request.samples + request.held_out
+    moments, exchanges = [], {}
+    progress(f'collecting {wanted} frames')
+    for moment, message in pairs:
+        try:
+            sample = moment.with_frame(to_rgb(message))
+        except UnsupportedEncoding as error:
+            raise UserError(f'{request.source.image_topic}: {error}') from None
+        except UnreadableImage:
+            continue
+        moments.append(moment)
+        exchanges[moment.bag, moment.stamp] = teacher.exchange(sample)
+        progress(f'collected {len(moments)} of {wanted} frames')
+        if len(moments) == wanted:
+            break
+    chosen, held_out = choose(request, moments)
+    return prune_on(request, model_dir, chosen, held_out, exchanges, progress,
+                    {'bags': [], 'usable_frames': len(moments)})
+
+
 def choose(request, moments):
     """Part moments into those to calibrate on and, apart from them in time, those held out."""
     ours, unseen = split_held_out(moments) if request.held_out else (moments, [])
@@ -106,40 +126,14 @@ def prune_on(request, model_dir, chosen, held_out, exchanges, progress, describe
 
 def check(request):
     """Find what a user can get wrong before any work is done; return the model's directory."""
-    model_dir = find_model(request.model)
-    Shards(model_dir).close()
+    for path in request.bags:
+        check_bag(path, request.source)
     output = Path(request.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'the output {output} already holds something; choose another place or '
                         'remove it')
     if not output.absolute().parent.is_dir():
         raise UserError(f'there is no directory {output.absolute().parent} to put the output in')
-    for path in request.bags:
-        with Bag(path) as bag:
-            check_topics(bag, request.source)
+    model_dir = locate(request.model)
+    Shards(model_dir)  # raises where the weights cannot be read
     return model_dir
-
-
-def find_model(name):
-    """Return the directory of a model: the embedded one, a local one, or one from the hub."""
-    if name == 'embedded':
-        return EMBEDDED
-    directory = Path(name)
-    if directory.is_dir():
-        return directory
-    if name.startswith(('/', '.', '~')) or name.count('/') != 1:
-        raise UserError(f"there is no model directory {name}; give one, or 'embedded', or the "
-                        'name of a model on the hub')
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    try:
-        return Path(snapshot_download(name, allow_patterns=['*.json', '*.safetensors', '*.model',
-                                                            '*.txt', '*.jinja']))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise UserError(f'there is no model directory {name}, and no such model can be had from '
-                        f'the hub: {_first_line(error)}') from None
-
-
-def _first_line(error):
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

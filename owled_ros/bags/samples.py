@@ -209,6 +209,12 @@ def check_topics(bag, source):
     return image_topic
 
 
+def check_bag(path, source):
+    """Raise UserError unless there is a bag at `path` that has what `source` names."""
+    with Bag(path) as bag:
+        check_topics(bag, source)
+
+
 def read_samples(bags, **source):
     """Yield the Samples of one or several bags; the keywords are the fields of Source.
 

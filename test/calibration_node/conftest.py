@@ -8,6 +8,22 @@ import pytest
 SIZE, PATCH = 32, 8
 
 
+@pytest.fixture(scope='session', autouse=True)
+def one_thread():
+    """Keep torch to one thread, here and in processes that are started.
+
+    Two threads meet after every operation; where other programs keep the processors busy, each
+    meeting takes longer than the whole work on so small a model.
+    """
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('OMP_NUM_THREADS', '1')
+        yield
+    torch.set_num_threads(threads)
+
+
 def make_tokenizer():
     """One token per byte, which needs no training."""
     from tokenizers import decoders, models, pre_tokenizers, Tokenizer

@@ -83,10 +83,10 @@ def test_a_model_without_weights_or_processor(tmp_path, model, drive):
     bare = tmp_path / 'bare'
     bare.mkdir()
     (bare / 'config.json').write_text('{}')
-    with pytest.raises(UserError, match='bare'):
+    with pytest.raises(UserError, match='bare holds no weights'):
         calibrate(request(bare, drive, tmp_path / 'pruned'))
     (bare / 'model.safetensors').write_bytes((model / 'model.safetensors').read_bytes())
-    with pytest.raises(UserError, match='no processor that can be loaded'):
+    with pytest.raises(UserError, match='the processor in .*bare cannot be loaded'):
         calibrate(request(bare, drive, tmp_path / 'pruned'))
 
 

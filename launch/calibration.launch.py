@@ -1,0 +1,71 @@
+"""Prunes a model on a recorded drive, and ends with it.
+
+ros2 launch owled_ros calibration.launch.py bag:=drive model:=embedded output:=pruned
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = Path(get_package_share_directory('owled_ros')) / 'config' / 'calibration.yaml'
+YES_NO = ['true', 'false']
+# Parameters of the node, with their types. What is left empty stays as it is in the parameter
+# file.
+PARAMETERS = {
+    'bag': (str, 'rosbag2 directory, or several separated by commas; none: the live topics'),
+    'model': (str, "'embedded', a directory, or a hub name"),
+    'output': (str, 'directory to make for the pruned model'),
+    'image_topic': (str, 'camera, in the bag or live, without /compressed'),
+    'image_transport': (str, 'raw or compressed, where there is no bag'),
+    'odom_topic': (str, 'odometry whose twist is in base_frame'),
+    'base_frame': (str, 'frame of the vehicle'),
+    'command_topic': (str, 'where the route wanted to go'),
+    'truth_topic': (str, 'actions to teach instead of the recorded motion'),
+    'explanation_topic': (str, 'explanations to teach with them'),
+    'sparsity': (float, 'share of the prunable weights to prune, from 0 to below 1'),
+    'method': (str, 'which weights go'),
+    'allocation': (str, 'how blocks share the budget'),
+    'components': (str, 'both, vision or language'),
+    'samples': (int, 'frames to calibrate on'),
+    'seed': (int, 'for the choice of frames'),
+    'device': (str, "where it is computed: 'auto', 'cpu', 'cuda'"),
+    'autostart': (bool, 'configure and activate without a lifecycle manager'),
+}
+ARGUMENTS = [
+    *(DeclareLaunchArgument(name, default_value='', description=description)
+      for name, (_, description) in PARAMETERS.items()),
+    DeclareLaunchArgument('params_file', default_value=str(CONFIG),
+                          description='parameters of the node'),
+    DeclareLaunchArgument('namespace', default_value='', description='namespace of the node'),
+    DeclareLaunchArgument('use_sim_time', default_value='false', choices=YES_NO,
+                          description='take the time from /clock'),
+    DeclareLaunchArgument('log_level', default_value='info',
+                          choices=['debug', 'info', 'warn', 'error', 'fatal'],
+                          description='least severe messages to log'),
+]
+
+
+def calibration_node(context):
+    """Return the node with the arguments as they were given."""
+    def given(name):
+        return LaunchConfiguration(name).perform(context)
+
+    overrides = {
+        # Typed, or a bag that is called 7 would become a number.
+        name: ParameterValue(given(name), value_type=kind)
+        for name, (kind, _) in PARAMETERS.items() if given(name)}
+    overrides['use_sim_time'] = given('use_sim_time') == 'true'
+    return [Node(
+        package='owled_ros', executable='calibration_node', name='calibration_node',
+        namespace=given('namespace'), parameters=[given('params_file'), overrides],
+        arguments=['--ros-args', '--log-level', given('log_level')],
+        output='screen', emulate_tty=True)]
+
+
+def generate_launch_description():
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=calibration_node)])
