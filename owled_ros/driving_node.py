@@ -216,23 +216,20 @@ class DrivingNode(ManagedNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _release(self):
-        """Stop the worker and forget the model; True unless the worker had to be left behind."""
+        """Stop the worker and forget the model."""
         worker, self._worker = self._worker, None
         self._driver, self._model = None, ''
-        if worker is None or worker.stop(WORKER_PATIENCE):
-            return True
-        self.get_logger().warning('the model did not stop in time; its thread was left behind')
-        return False
+        if worker is not None and not worker.stop(WORKER_PATIENCE):
+            self.get_logger().warning(
+                'the model did not stop in time; its thread was left behind')
 
     def say_goodbye(self):
-        """End from outside the executor: publish INACTIVE, shut down; False if a thread hangs."""
+        """End from outside the executor: publish INACTIVE and wait until it was taken."""
         self._ending.set()
-        worker = self._worker
         if self.is_finalized() or not self.transition('shutdown'):
             # Another transition is running, or there is none from here: say it all the same.
             self._outlet.close('the node is shutting down', for_good=True)
         self._actions.wait_for_all_acked(Duration(seconds=GOODBYE_PATIENCE))
-        return worker is None or worker.stop(0.0)
 
     # Outputs ---------------------------------------------------------------------------------
 
@@ -298,7 +295,10 @@ class DrivingNode(ManagedNode):
 
 
 def main(args=None, load_driver=load_embedded_or_named):
-    """Run the node until SIGINT or SIGTERM; return the exit status."""
+    """Run the node until SIGINT or SIGTERM, then end the process with status 0.
+
+    Returns 2 when it could not start.
+    """
     signals = EndSignals()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
@@ -315,16 +315,14 @@ def main(args=None, load_driver=load_embedded_or_named):
     signal = signals.wait()
     end_within(END_WITHIN)
     node.get_logger().info(f'ends on {signal}' if signal else 'ends: its executor has ended')
-    clean = node.say_goodbye()
+    node.say_goodbye()
     executor.shutdown(timeout_sec=EXECUTOR_PATIENCE)
     spinner.join(EXECUTOR_PATIENCE)
     node.destroy_node()
     rclpy.try_shutdown()
-    status = 0 if signal else 1
-    # A thread that still runs compiled code would abort the interpreter at its end.
-    if not clean or spinner.is_alive():
-        leave(status)
-    return status
+    # Everything of ours is closed. The interpreter's own end takes long with torch in it, waits
+    # for threads that hang, and aborts when one of them still runs compiled code.
+    leave(0 if signal else 1)
 
 
 def _spin(executor, signals):

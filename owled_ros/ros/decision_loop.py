@@ -37,12 +37,20 @@ class DecisionLoop:
         self._show = show
         self._log = log
         self._explaining = None  # (report, ticket, stream)
+        self._just_decided = False
         self._text = ''
 
     def step(self, timeout):
         """Decide on the newest frame, or go on explaining, or wait up to `timeout` [s]."""
+        # A model slower than the camera always has a frame waiting; between two actions it
+        # writes a slice all the same, or there would never be an explanation.
+        if self._explaining and self._just_decided:
+            self._just_decided = False
+            self._explain()
+            return
         frame = self._inputs.take(0 if self._explaining else timeout)
         if frame is not None:
+            self._just_decided = True
             self._decide(frame)
         elif self._explaining:
             self._explain()

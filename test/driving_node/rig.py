@@ -27,7 +27,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
 
 PROGRAM = Path(__file__).with_name('scripted_driver.py')
-PATIENCE = 30.0  # s; long, because other work may share the machine
+PATIENCE = 90.0  # s; long, because other work may share the machine
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Generous limits: what a test is not about must not fail it on a busy machine.
@@ -108,6 +108,7 @@ class Rig:
         self.actions, self.explanations, self.infos = [], [], []
         self.diagnostics, self.pictures = [], []
         self._frames = 0
+        self._clients = {}
         self._context = Context()
         rclpy.init(context=self._context)
         self.node = rclpy.create_node('tester', context=self._context)
@@ -144,8 +145,12 @@ class Rig:
     # Asking ----------------------------------------------------------------------------------
 
     def call(self, kind, name, request):
-        client = self.node.create_client(kind, f'driving_node/{name}')
-        assert client.wait_for_service(PATIENCE), f'no service {name}; see {self.words()}'
+        if name not in self._clients:
+            client = self._clients[name] = self.node.create_client(kind, f'driving_node/{name}')
+            assert client.wait_for_service(PATIENCE), f'no service {name}; see {self.words()}'
+            # A service is seen before its answers have found their way: the first may get lost.
+            time.sleep(0.5)
+        client = self._clients[name]
         future = client.call_async(request)
         self.wait(future.done, f'an answer of {name}')
         return future.result()

@@ -202,27 +202,24 @@ def picture(seed):
 def feed(bench, work, seed=0, **frame):
     bench.time += SECOND // 10
     bench.inputs.frame = bench.frame(picture(seed), **frame)
-    work.step(0)
+    while bench.inputs.frame is not None:
+        work.step(0)
 
 
 def test_an_explanation_is_written_between_actions_and_newer_ones_get_none():
     bench = Bench(explanation_slice=2)
     work = loop(bench, Driver())
-    feed(bench, work, 0)
-    work.step(0)
-    feed(bench, work, 1)
-    assert len(bench.reports) == 2 and not bench.explanations
-    work.step(0)
-    work.step(0)
+    for seed in range(4):  # a frame waits at every step, and yet there is an explanation
+        assert not bench.explanations
+        feed(bench, work, seed)
+        assert len(bench.reports) == seed + 1
     (explanation,) = bench.explanations
     assert explanation.complete and explanation.text == 'abcdef'
     assert explanation.action_sequence == 1 and explanation.stamp == bench.reports[0].stamp
-    work.step(0)
-    feed(bench, work, 2)
     for _ in range(3):
         work.step(0)
-    assert [told.action_sequence for told in bench.explanations] == [1, 3]
-    assert len(bench.shown) == 3
+    assert [told.action_sequence for told in bench.explanations] == [1, 4]
+    assert len(bench.shown) == 4
 
 
 def test_an_old_explanation_is_given_up():
