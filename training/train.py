@@ -181,9 +181,11 @@ def plain_attention(module, query, key, value, mask, scaling=None, **unused):
 
 
 def speed_up(model):
-    """Use `plain_attention`; only in training, the saved model knows nothing of it."""
+    """Use `plain_attention` and compile blocks; the saved model knows nothing of it."""
     AttentionInterface.register('plain', plain_attention)
     model.set_attn_implementation('plain')
+    for block in (*model.model.vision_tower.encoder.layers, *model.model.language_model.layers):
+        block.compile(dynamic=False)
 
 
 def learning_rate(step, arguments):
@@ -260,7 +262,7 @@ def train(arguments):
             print(line, flush=True)
             print(line, file=log, flush=True)
             sums[:] = 0
-        if run.step % 500 == 0:
+        if run.step % 200 == 0:
             run.save()
     run.save()
     return model, processor

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Measures a trained model on held-out scenes and writes its card, the README.md beside it.
+
+    python training/write_card.py RUN/model
+"""
+
+import argparse
+from pathlib import Path
+
+from owled_ros.driver.driver import Driver
+from owled_ros.evaluation.cases import scene_cases
+from owled_ros.evaluation.open_loop import ask, measure
+from owled_ros.scenes.recording import WHEELBASE
+
+CARD = '''---
+license: apache-2.0
+pipeline_tag: image-text-to-text
+library_name: transformers
+---
+
+# The embedded model of owled_ros
+
+A tiny Llava: a SigLIP vision encoder and a Llama language model, {parameters:.1f} million
+parameters, {megabytes:.1f} MB in fp16. It answers a front-camera frame and the vehicle's speed with
+an acceleration, a curvature and a maneuver, and then says what it saw and why. It was trained from
+nothing on scenes that `owled_ros/scenes` renders; no real image and no other model was used.
+
+**It is not a driver.** It has never seen a real road and knows nothing but the renderer's world. It
+exists so that pruning and the driving node can be tried, tested and measured with nothing to
+download.
+
+## How good it is
+
+On {scenes} held-out scenes (seeds that training never uses), from
+`owled evaluate embedded --scenes {scenes}`, and `--blind` for the same model given a grey image:
+
+| | seeing | grey image |
+|---|---|---|
+{rows}
+
+Shares are between 0 and 1. The steering is that of a vehicle with a wheelbase of {wheelbase} m.
+
+## What it cannot do
+
+- It sees one frame. The speed of the vehicle ahead is guessed from its brake lamps.
+- It keeps to its lane: it was never shown a turn or a lane change, and reads a route without
+  heeding it.
+- Distances are those of a camera with a field of view of 54 degrees, 1.25 to 1.65 m above the road.
+- What it says about pedestrians in the lane is wrong as often as the table says.
+
+## How it was made
+
+`training/render_dataset.py` and `training/train.py`; see `training/README.md`. Prompt and answer:
+`driving_format.json`.
+'''
+
+ROWS = {
+    'mae_acceleration': 'acceleration, mean absolute error [m/s^2]',
+    'mae_steering': 'steering, mean absolute error [rad]',
+    'maneuver_accuracy': 'maneuver right',
+    'parsed': 'answers that parse',
+    'light_accuracy': 'state of the light right (none, red, amber, green)',
+    'light_distance_mae': 'distance of the light, mean absolute error [m]',
+    'lead_accuracy': 'vehicle ahead seen or not, right',
+    'lead_distance_mae': 'its distance, mean absolute error [m]',
+    'pedestrian_in_lane_found': 'pedestrians in the lane that are told',
+    'pedestrian_in_lane_false_alarms': 'pedestrians told in a lane without',
+    'cause_accuracy': 'cause of the action right',
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('model', type=Path)
+    parser.add_argument('--scenes', type=int, default=1000)
+    arguments = parser.parse_args()
+    driver = Driver.load(arguments.model)
+    parameters = sum(p.numel() for p in driver.model.parameters())
+    seeing, blind = (measure(ask(driver, cases, total=arguments.scenes, progress=print), WHEELBASE)
+                     for cases in (scene_cases(arguments.scenes),
+                                   (case.blind() for case in scene_cases(arguments.scenes))))
+    rows = '\n'.join(f'| {what} | {seeing[name]:.4g} | {blind[name]:.4g} |'
+                     for name, what in ROWS.items())
+    weights = (arguments.model / 'model.safetensors').stat().st_size
+    (arguments.model / 'README.md').write_text(CARD.format(
+        parameters=parameters / 1e6, megabytes=weights / 1e6, scenes=arguments.scenes, rows=rows,
+        wheelbase=WHEELBASE))
+    print(rows)
+
+
+if __name__ == '__main__':
+    main()
