@@ -219,7 +219,9 @@ class DrivingNode(ManagedNode):
         """Stop the worker and forget the model."""
         worker, self._worker = self._worker, None
         self._driver, self._model = None, ''
-        if worker is not None and not worker.stop(WORKER_PATIENCE):
+        # A process that ends takes its threads along and need not wait for them.
+        patience = 0.0 if self._ending.is_set() else WORKER_PATIENCE
+        if worker is not None and not worker.stop(patience):
             self.get_logger().warning(
                 'the model did not stop in time; its thread was left behind')
 
