@@ -50,15 +50,20 @@ ARGUMENTS = [
 ]
 
 
+def typed(text, kind):
+    """Return an argument as the type that its parameter has."""
+    if kind is str:
+        return ParameterValue(text, value_type=str)  # else a bag called 7 would be a number
+    return text.lower() == 'true' if kind is bool else kind(text)
+
+
 def calibration_node(context):
     """Return the node with the arguments as they were given."""
     def given(name):
         return LaunchConfiguration(name).perform(context)
 
-    overrides = {
-        # Typed, or a bag that is called 7 would become a number.
-        name: ParameterValue(given(name), value_type=kind)
-        for name, (kind, _) in PARAMETERS.items() if given(name)}
+    overrides = {name: typed(given(name), kind)
+                 for name, (kind, _) in PARAMETERS.items() if given(name)}
     overrides['use_sim_time'] = given('use_sim_time') == 'true'
     return [Node(
         package='owled_ros', executable='calibration_node', name='calibration_node',

@@ -49,8 +49,9 @@ class Teacher:
 def calibrate(request, progress=print):
     """Prune a model on the drives of `request`; return what was done, as in owled.json.
 
-    `progress` is told in a line what goes on; what it raises stops the work. Raises UserError.
-    The output directory appears when it is whole, and nothing is left behind otherwise.
+    `progress` is told in a line what goes on; what it raises stops the work. The output appears
+    when it is whole. Work that was stopped goes on where it was when the request is repeated;
+    after a UserError nothing is left behind.
     """
     model_dir = check(request)
     teacher = Teacher(model_dir)
@@ -129,7 +130,9 @@ def check(request):
     for path in request.bags:
         check_bag(path, request.source)
     output = Path(request.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    # An earlier result is for `prune` to judge: of the very same request it is the answer.
+    if occupied and not (output / 'owled.json').is_file():
         raise UserError(f'the output {output} already holds something; choose another place or '
                         'remove it')
     if not output.absolute().parent.is_dir():

@@ -160,7 +160,7 @@ class CalibrationNode(ManagedNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state):
-        """Ask the work to stop, unless it is over; it leaves nothing behind."""
+        """Ask the work to stop, unless it is over; activating again goes on with it."""
         self._stopping.set()
         return TransitionCallbackReturn.SUCCESS
 
