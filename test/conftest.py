@@ -8,6 +8,10 @@ import tempfile
 
 import pytest
 
+# Threads of torch that wait for each other on a busy machine are far slower than one, and the
+# models of the tests are tiny. Set before anything imports torch, for processes of tests too.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 # Domains above 101 use ports that Linux also hands out to other programs.
 DOMAINS = range(1, 102)
 
