@@ -111,6 +111,9 @@ def motion(message, base_frame):
 
 def command(message):
     """Return the Command of a DrivingCommand; raise UserError if it makes no sense."""
+    if nanoseconds(message.header.stamp) == 0:
+        # A blank message; simulated time starts near zero, so its age alone would not tell.
+        raise UserError('the command has no stamp; fill in header.stamp')
     try:
         route = Route(message.route)
     except ValueError:

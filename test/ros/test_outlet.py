@@ -312,10 +312,18 @@ def test_times_survive_the_way():
 
 def test_commands():
     from owled_ros.msg import DrivingCommand
-    assert math.isnan(messages.command(DrivingCommand(route=1, speed_limit=math.nan)).speed_limit)
+
+    def command(stamp=1, **fields):
+        message = DrivingCommand(**fields)
+        message.header.stamp = messages.time_message(stamp)
+        return messages.command(message)
+
+    assert math.isnan(command(route=1, speed_limit=math.nan).speed_limit)
     for wrong in ({'route': 77}, {'speed_limit': -1.0}, {'speed_limit': math.inf}):
         with pytest.raises(UserError):
-            messages.command(DrivingCommand(**wrong))
+            command(**wrong)
+    with pytest.raises(UserError, match='no stamp'):
+        command(stamp=0)
 
 
 def test_the_overlay_leaves_its_frame_alone():
