@@ -18,10 +18,11 @@ HIGHEST = 0.99  # no block is pruned beyond this
 @dataclass(frozen=True)
 class Share:
     """
-    A block that gets a share of a budget.
+    A block, or a projection, that gets a share of a budget.
 
     :param count: its prunable weights
-    :param outliers: share of its scores above M times their mean, on the dense model
+    :param outliers: share of its scores above M times their mean, on the dense model; None
+        when it was not measured
     """
 
     component: str
@@ -36,11 +37,13 @@ class Allocation:
 
     :param sparsities: (shares of the blocks of one budget, sparsity, settings) -> sparsity of
         each block, before clamping
-    :param needs_outliers: measure the blocks' outliers on the dense model first
+    :param needs_outliers: measure the outliers of the dense model first
+    :param by_projection: it is projections that get a share each, not blocks
     """
 
     sparsities: Callable
     needs_outliers: bool = False
+    by_projection: bool = False
 
 
 def uniform(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
@@ -66,8 +69,35 @@ def owl(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
     return (sparsity - scaled + mean).tolist()
 
 
+def shuffled(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
+    """Deal OWL's sparsities out to other blocks: the control that OWL has to beat."""
+    order = torch.randperm(len(shares), generator=torch.Generator().manual_seed(settings.seed))
+    found = owl(shares, sparsity, settings)
+    return [found[i] for i in order.tolist()]
+
+
+def at_random(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
+    """Draw sparsities within lambda of the target: another control."""
+    draw = torch.rand(len(shares), generator=torch.Generator().manual_seed(settings.seed))
+    return [sparsity + settings.outlier_width * (2 * value - 1) for value in draw.tolist()]
+
+
+def rising(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
+    """
+    Prune evenly more with depth, from lambda below the target to lambda above it (after ATP,
+    arXiv 2502.14770, sec. 3.3).
+    """
+    steps = max(len(shares) - 1, 1)
+    return [sparsity + settings.outlier_width * (2 * index / steps - 1)
+            for index in range(len(shares))]
+
+
 ALLOCATIONS = {
     'owl': Allocation(owl, needs_outliers=True),
+    'owl-projection': Allocation(owl, needs_outliers=True, by_projection=True),
+    'rising': Allocation(rising),
+    'random': Allocation(at_random),
+    'shuffled': Allocation(shuffled, needs_outliers=True),
     'uniform': Allocation(uniform),
 }
 

@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -23,6 +22,8 @@ from owled_ros.errors import UserError
 from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
 from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.methods import METHODS, wanda_scores
+from owled_ros.pruning.patterns import Cut, parse_pattern
+from owled_ros.pruning.progress import Progress, sync_directory, write_durably
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
 from owled_ros.pruning.shards import hash_weights
@@ -58,54 +59,36 @@ def prune(model_dir: str | Path, inputs: Sequence[dict], settings: PruningSettin
     """
     model_dir, output = Path(model_dir), Path(output)
     _check(model_dir, inputs, settings, output)
+    run = _Run(model_dir, inputs, held_out, settings, progress)
+    if (finished := _finished(output, run.fingerprint)):
+        progress(f'{output} holds the result of this very run already')
+        return finished
     partial = output.parent / f'.{output.name}.partial'
-    shutil.rmtree(partial, ignore_errors=True)
+    steps = Progress(partial, run.fingerprint)
     try:
-        with _Run(model_dir, inputs, held_out, settings, partial, progress) as run:
-            record = run.carry_out(dict(describe or {}))
-    except Exception as error:
+        record = run.carry_out(partial, steps, dict(describe or {}))
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+        sync_directory(output.parent)
+    except UserError:
         shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(f'Pruning into {output} failed: {error}.')
         raise
-    if output.exists():
-        output.rmdir()
-    partial.rename(output)
+    except OSError as error:
+        raise UserError(f'Pruning into {output} stopped: {error}. Mend that and run it again: '
+                        'it goes on after the last finished block.')
+    finally:
+        steps.close()
     progress(f'The pruned model is in {output}')
     return record
-
-
-@dataclass
-class _BlockRecord:
-    """What is reported of a block."""
-
-    block: Block
-    projections: list[dict]
-    outliers: float
-    error: float | None = None          # of the output, pruned against dense, relative
-
-    def as_json(self) -> dict:
-        weights = sum(p['weights'] for p in self.projections)
-        pruned = sum(p['pruned'] for p in self.projections)
-        return {
-            'name': self.block.name,
-            'component': self.block.component,
-            'weights': weights,
-            'pruned': pruned,
-            'sparsity': pruned / weights if weights else 0.0,
-            'outlier_share': self.outliers,
-            'output_error': self.error,
-            'projections': self.projections,
-        }
 
 
 class _Run:
     """One run of ``prune``: what all of its steps share."""
 
-    def __init__(self, model_dir, inputs, held_out, settings, partial, progress):
+    def __init__(self, model_dir, inputs, held_out, settings, report):
         self.settings = settings
-        self.progress = progress
-        self.partial = partial
+        self.report = report
         self.inputs = list(inputs)
         self.loss_on = 'held-out samples' if held_out else 'calibration samples'
         self.held_out = list(held_out or self.inputs[:COMPARED])
@@ -113,27 +96,36 @@ class _Run:
         richest = max(self.inputs, key=len)
         self.chains = find_chains(self.model, _on_device(richest, self.model.device))
         self.chosen = self._choose()
-        self.stash = Stash(partial / 'activations', settings.activation_bytes)
+        self.origin = {
+            'name': model_dir.resolve().name,
+            'architecture': type(self.model.module).__name__,
+            'dense_sha256': hash_weights(model_dir),
+        }
+        self.data = {'samples': len(self.inputs), 'sha256': hash_samples(self.inputs),
+                     'held_out_sha256': hash_samples(self.held_out)}
+        self.fingerprint = hash_text(json.dumps([
+            self.settings.record(), self.origin, self.data, _versions(), self.loss_on,
+            (model_dir / 'config.json').read_text()]))
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.stash.close()
-
-    def carry_out(self, describe: dict) -> dict:
-        outliers = self._measure() if self._needs_outliers() else {}
-        counts = self._plan(outliers)
-        self.partial.mkdir(exist_ok=True)
-        self.written = self.model.shards.copy(self.partial)
-        records, losses = self._prune_all(counts, outliers)
-        _copy_companions(self.model.directory, self.partial)
-        self.stash.close()
-        record = self._record(describe, records, losses)
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-        (self.partial / 'owled.json').write_text(text + '\n')
-        record = json.loads(text)
-        write_report(record, self.partial)
+    def carry_out(self, partial: Path, steps: Progress, describe: dict) -> dict:
+        """Do all there is to do in a directory, or what an interrupted run left to do."""
+        self.steps = steps
+        shutil.rmtree(partial / 'activations', ignore_errors=True)
+        self.stash = Stash(partial / 'activations', self.settings.activation_bytes)
+        try:
+            outliers = self._measure() if self._needs_outliers() else {}
+            counts = self._plan(outliers)
+            self.written = self.model.shards.copy(partial)
+            blocks, losses = self._prune_all(counts, outliers)
+            _copy_companions(self.model.directory, partial)
+            text = json.dumps(self._record(partial, describe, blocks, losses), indent=1,
+                              ensure_ascii=False, allow_nan=False)
+            record = json.loads(text)
+            write_report(record, partial)
+            write_durably(partial / 'owled.json', (text + '\n').encode())
+            self.steps.clear()
+        finally:
+            self.stash.close()
         return record
 
     def _choose(self) -> dict[str, tuple[Projection, ...]]:
@@ -153,6 +145,11 @@ class _Run:
     def _may_prune(self, projection: Projection) -> bool:
         if not self.settings.chooses(projection.name) or self.model.is_shared(projection.weight):
             return False
+        pattern = parse_pattern(self.settings.pattern)
+        if pattern and projection.columns % pattern[1]:
+            raise UserError(
+                f'{projection.name} has {projection.columns} inputs, not a multiple of the '
+                f'pattern {self.settings.pattern}: leave it dense with an exclude expression.')
         on_disk = self.model.disk_name(projection.weight)
         if on_disk is None or self.model.shards.type_of(on_disk) not in FLOATS:
             raise UserError(
@@ -167,7 +164,9 @@ class _Run:
         return ALLOCATIONS[self.settings.allocation].needs_outliers
 
     def _measure(self) -> dict[str, float]:
-        """Return the outlier share of every block of the dense model."""
+        """Return the outlier share of every block and projection of the dense model."""
+        if (outliers := self.steps.load('outliers')) is not None:
+            return outliers
         lane = Lane('measure', self.model, self.chains, self.inputs, self.stash)
         outliers = {}
         for chain, position, block in self._steps(lane, what='measuring'):
@@ -175,49 +174,71 @@ class _Run:
             with Collector(self.model.module, projections, InputNorms) as collector:
                 lane.advance(chain, position)
             if projections:
-                outliers[block.name] = self._outliers(projections, collector)[0]
+                outliers[block.name], own = self._outliers(projections, collector)
+                outliers |= {p.name: share for p, share in zip(projections, own)}
         lane.close()
+        self.steps.save('outliers', outliers)
         return outliers
 
     def _plan(self, outliers: dict[str, float]) -> dict[str, int]:
         """Return how many weights of each projection are pruned."""
-        blocks = [block for block in self._blocks() if block.name in self.chosen]
-        shares = [Share(block.component, sum(p.count for p in self.chosen[block.name]),
-                        outliers.get(block.name)) for block in blocks]
-        sparsities = allocate(shares, self.settings)
+        members = self._sharers()
+        shares = [Share(component, sum(p.count for p in projections), outliers.get(name))
+                  for name, component, projections in members]
         budgets = {}
-        for block, sparsity in zip(blocks, sparsities):
-            budget = budgets.setdefault(None if self.settings.joint else block.component, [])
-            budget += [(p, sparsity) for p in self.chosen[block.name]]
+        for (_, component, projections), sparsity in zip(
+                members, allocate(shares, self.settings)):
+            budget = budgets.setdefault(None if self.settings.joint else component, [])
+            budget += [(projection, sparsity) for projection in projections]
         counts = {}
-        for component, members in budgets.items():
-            limits = [p.count for p, _ in members]
+        for component, budget in budgets.items():
+            limits = [p.count for p, _ in budget]
             total = round(self.settings.sparsity_of(component) * sum(limits))
-            whole = share_out([p.count * s for p, s in members], limits, total)
-            counts |= {p.name: count for (p, _), count in zip(members, whole)}
+            whole = share_out([p.count * sparsity for p, sparsity in budget], limits, total)
+            counts |= {p.name: count for (p, _), count in zip(budget, whole)}
         return counts
 
-    def _prune_all(self, counts, outliers) -> tuple[list[_BlockRecord], dict]:
+    def _sharers(self) -> list[tuple[str, str, tuple[Projection, ...]]]:
+        """Return what gets a share of the budget: its name, component and projections."""
+        blocks = [block for block in self._blocks() if block.name in self.chosen]
+        if ALLOCATIONS[self.settings.allocation].by_projection:
+            return [(projection.name, block.component, (projection,))
+                    for block in blocks for projection in self.chosen[block.name]]
+        return [(block.name, block.component, self.chosen[block.name]) for block in blocks]
+
+    def _prune_all(self, counts, outliers) -> tuple[list[dict], dict]:
         """Prune block by block; return what is reported of the blocks, and the losses."""
-        lanes = [Lane(name, self.model, self.chains, samples, self.stash)
-                 for name, samples in (('calibration', self.inputs), ('dense', self.held_out),
-                                       ('pruned', self.held_out))]
-        calibration, dense, pruned = lanes
-        records = []
-        for chain, position, block in self._steps(*lanes, what='pruning'):
+        calibration = Lane('calibration', self.model, self.chains, self.inputs, self.stash)
+        dense = Lane('dense', self.model, self.chains, self.held_out, self.stash)
+        pruned = Lane('pruned', self.model, self.chains, self.held_out, self.stash)
+        reports = []
+        for chain, position, block in self._steps(calibration, dense, pruned, what='pruning'):
             dense.advance(chain, position)
-            if block.name in self.chosen:
-                records.append(self._prune_block(calibration, chain, position, counts))
+            report = self.steps.load(block.name)
+            if report:
+                self._load_pruned(block)
+            elif block.name in self.chosen:
+                report = self._prune_block(calibration, chain, position, counts)
             calibration.advance(chain, position)
             pruned.advance(chain, position)
-            if block.name in self.chosen:
-                records[-1].error = _difference(dense, pruned)
-                records[-1].outliers = outliers.get(block.name, records[-1].outliers)
+            if report:
+                report['output_error'] = _difference(dense, pruned)
+                for entry in (report, *report['projections']):
+                    entry['outlier_share'] = outliers.get(entry['name'], entry['outlier_share'])
+                self.steps.save(block.name, report)
+                reports.append(report)
         losses = {}
         for lane in (dense, pruned):
             total, tokens = lane.losses()
             losses |= {lane.name: total / max(tokens, 1), 'tokens': tokens}
-        return records, losses | {'measured_on': self.loss_on, 'samples': len(self.held_out)}
+        return reports, losses | {'measured_on': self.loss_on, 'samples': len(self.held_out)}
+
+    def _load_pruned(self, block: Block) -> None:
+        """Put the weights that an interrupted run wrote in the place of the dense ones."""
+        for projection in self.chosen[block.name]:
+            stored = self.written.read(self.model.disk_name(projection.weight))
+            weight = self.model.module.get_submodule(projection.name).weight
+            weight.data = stored.to(weight.device, weight.dtype)
 
     def _steps(self, *lanes: Lane, what: str):
         """Go through all blocks with the lanes, each block's weights loaded for its step."""
@@ -227,29 +248,37 @@ class _Run:
                 lane.enter(chain)
             for position, block in enumerate(chain.blocks):
                 done += 1
-                self.progress(f'{what} {block.component} block {block.name} ({done}/{total})')
+                self.report(f'{what} {block.component} block {block.name} ({done}/{total})')
                 self.model.load(block.name)
                 yield chain, position, block
                 self.model.release(block.name)
 
-    def _prune_block(self, lane: Lane, chain: Chain, position: int, counts) -> _BlockRecord:
+    def _prune_block(self, lane: Lane, chain: Chain, position: int, counts) -> dict:
+        """Prune a block and write it; return what is reported of it."""
         block = chain.blocks[position]
         projections = self.chosen[block.name]
         method = METHODS[self.settings.method]
+        pattern = parse_pattern(self.settings.pattern)
         collector = Collector(self.model.module, projections, method.statistic)
         lane.observe(chain, position, collector)
-        total, own = self._outliers(projections, collector)
+        together, own = self._outliers(projections, collector)
         entries = []
         for projection, outliers in zip(projections, own):
             weight = self.model.module.get_submodule(projection.name).weight
-            new, mask = method.prune(weight.data, collector.of(projection),
-                                     counts[projection.name])
+            cut = Cut(counts[projection.name], pattern, self._seed(projection.name))
+            new, mask = method.prune(weight.data, collector.of(projection), cut)
             weight.data = self._write(projection, new)
             entries.append({
                 'name': projection.name, 'shape': [projection.rows, projection.columns],
-                'weights': projection.count, 'pruned': int(mask.sum()),
-                'sparsity': int(mask.sum()) / projection.count, 'outlier_share': outliers})
-        return _BlockRecord(block, entries, total)
+                **_tally([projection.count], [int(mask.sum())]), 'outlier_share': outliers})
+        return {
+            'name': block.name, 'component': block.component,
+            **_tally([e['weights'] for e in entries], [e['pruned'] for e in entries]),
+            'outlier_share': together, 'projections': entries}
+
+    def _seed(self, name: str) -> int:
+        """Return a seed that is the projection's own, in whatever order they are pruned."""
+        return int(hash_text(f'{self.settings.seed} {name}')[:15], 16)
 
     def _write(self, projection: Projection, values: torch.Tensor) -> torch.Tensor:
         """Write new weights; return them as they will be read again."""
@@ -275,39 +304,45 @@ class _Run:
                for s, total in zip(scores, sums)]
         return together, own
 
-    def _record(self, describe: dict, records: list[_BlockRecord], losses: dict) -> dict:
-        blocks = [record.as_json() for record in records]
-        weights = sum(block['weights'] for block in blocks)
-        pruned = sum(block['pruned'] for block in blocks)
+    def _record(self, partial: Path, describe: dict, blocks: list[dict], losses: dict) -> dict:
+        total = _tally([b['weights'] for b in blocks], [b['pruned'] for b in blocks])
         return {
             'format': 1,
+            'run': self.fingerprint,
             'settings': self.settings.record(),
-            'model': {
-                'name': self.model.directory.resolve().name,
-                'architecture': type(self.model.module).__name__,
-                'dense_sha256': hash_weights(self.model.directory),
-                'sha256': hash_weights(self.partial),
-            },
-            'data': {'samples': len(self.inputs), 'sha256': hash_samples(self.inputs),
-                     **describe},
+            'model': {**self.origin, 'sha256': hash_weights(partial)},
+            'data': {**self.data, **describe},
             'sparsity': {
                 'requested': self.settings.sparsity,
-                'measured': pruned / weights,
-                'prunable_weights': weights,
-                'pruned_weights': pruned,
+                'measured': total['sparsity'],
+                'prunable_weights': total['weights'],
+                'pruned_weights': total['pruned'],
                 'outliers_measured_on': 'the dense model' if self._needs_outliers()
                                         else 'the model as it is pruned',
             },
             'loss': losses,
             'blocks': blocks,
             'bytes': self.model.shards.bytes(),
-            'versions': {
-                'owled_ros': _own_version(),
-                'safetensors': safetensors.__version__,
-                'torch': torch.__version__,
-                'transformers': transformers.__version__,
-            },
+            'versions': _versions(),
         }
+
+
+def _tally(weights: list[int], pruned: list[int]) -> dict:
+    return {'weights': sum(weights), 'pruned': sum(pruned), 'sparsity': sum(pruned) / sum(weights)}
+
+
+def _versions() -> dict:
+    return {
+        'owled_ros': _own_version(),
+        'safetensors': safetensors.__version__,
+        'torch': torch.__version__,
+        'transformers': transformers.__version__,
+    }
+
+
+def hash_text(text: str) -> str:
+    """Return the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def hash_samples(samples: Sequence[dict]) -> str:
@@ -326,14 +361,35 @@ def hash_samples(samples: Sequence[dict]) -> str:
 def _check(model_dir: Path, inputs, settings: PruningSettings, output: Path) -> None:
     if not model_dir.is_dir():
         raise UserError(f'There is no model directory {model_dir}.')
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f'The output {output} already holds something: '
-                        'choose another place or remove it.')
+    if _is_occupied(output) and not (output / 'owled.json').is_file():
+        raise _occupied(output)
     if not output.parent.is_dir():
         raise UserError(f'There is no directory {output.parent} to put the output in.')
     if len(inputs) < settings.minimum_samples:
         raise UserError(f'{len(inputs)} calibration samples are too few: '
                         f'give at least {settings.minimum_samples}.')
+
+
+def _finished(output: Path, fingerprint: str) -> dict | None:
+    """Return the record in an output that this very run has made; refuse any other content."""
+    if not _is_occupied(output):
+        return None
+    try:
+        record = json.loads((output / 'owled.json').read_text())
+        if record['run'] == fingerprint:
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise _occupied(output)
+
+
+def _is_occupied(output: Path) -> bool:
+    return output.exists() and (not output.is_dir() or any(output.iterdir()))
+
+
+def _occupied(output: Path) -> UserError:
+    return UserError(f'The output {output} already holds something: '
+                     'choose another place or remove it.')
 
 
 def _difference(dense: Lane, pruned: Lane) -> float | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from owled_ros.errors import UserError
 from owled_ros.pruning.allocation import ALLOCATIONS
 from owled_ros.pruning.methods import METHODS
+from owled_ros.pruning.patterns import parse_pattern
 
 COMPONENTS = {
     'both': ('vision', 'language'),
@@ -31,6 +32,7 @@ class PruningSettings:
     :param joint: share one budget among all components, instead of the same one each
     :param outlier_threshold: OWL's M: a score is an outlier above M times the mean
     :param outlier_width: OWL's lambda: block sparsities span at most 2 lambda
+    :param pattern: 'unstructured', or 'n:m' to keep n of every m neighbours of a row (2:4)
     :param include: regular expressions of projections to prune, all when empty
     :param exclude: regular expressions of projections to leave dense
     :param seed: for whatever is drawn at random
@@ -48,6 +50,7 @@ class PruningSettings:
     joint: bool = False
     outlier_threshold: float = 5.0
     outlier_width: float = 0.08
+    pattern: str = 'unstructured'
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     seed: int = 0
@@ -72,8 +75,21 @@ class PruningSettings:
         if not 0 <= self.outlier_width <= 0.5:
             raise UserError(f'The outlier width is {self.outlier_width}: '
                             'give a number from 0 to 0.5.')
+        self._check_pattern()
         for expression in (*self.include, *self.exclude):
             _check_expression(expression)
+
+    def _check_pattern(self):
+        pattern = parse_pattern(self.pattern)
+        if pattern is None:
+            return
+        sparsity = 1 - pattern[0] / pattern[1]
+        if any(abs(self.sparsity_of(c) - sparsity) > 1e-9 for c in self.pruned_components):
+            raise UserError(f'The pattern {self.pattern} prunes a share of {sparsity:g} of every '
+                            f'block: give this as the sparsity, not {self.sparsity}.')
+        if self.allocation != 'uniform':
+            raise UserError(f'The pattern {self.pattern} prunes every block alike: '
+                            f'choose the allocation uniform, not {self.allocation}.')
 
     @property
     def pruned_components(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ tied, and no more than one tensor has to be in memory.
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class Shards:
         return raw.view(TYPES[place.type]).reshape(place.shape)
 
     def write(self, name: str, values: torch.Tensor) -> None:
-        """Overwrite one tensor with values of the type and shape that it has on disk."""
+        """Overwrite one tensor, durably, with values of the type and shape that it has on disk."""
         place = self._places[name]
         if values.dtype != TYPES[place.type] or tuple(values.shape) != place.shape:
             raise ValueError(f'{name} is {place.type} {place.shape} on disk, not '
@@ -81,6 +82,8 @@ class Shards:
         with open(self.directory / place.file, 'r+b') as file:
             file.seek(place.start)
             file.write(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            file.flush()
+            os.fsync(file.fileno())
 
     def bytes(self) -> int:
         """Return the size of all weight files."""
@@ -97,6 +100,8 @@ class Shards:
             if path.exists() and not (directory / path.name).exists():
                 partial = directory / (path.name + '.copying')
                 shutil.copyfile(path, partial)
+                with open(partial, 'rb') as file:
+                    os.fsync(file.fileno())
                 partial.rename(directory / path.name)
         return Shards(directory)
 

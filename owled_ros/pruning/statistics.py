@@ -39,6 +39,33 @@ class InputNorms:
         return self.squares.sqrt().float()
 
 
+class InputHessian:
+    """
+    The second moments of the inputs, H = X^T X: the Hessian of the squared error of the outputs
+    for every output row (SparseGPT, arXiv 2301.00774, sec. 2).
+
+    :param columns: the projection's number of inputs
+    """
+
+    def __init__(self, columns: int, device: torch.device):
+        self.tokens = 0
+        self.matrix = torch.zeros(columns, columns, device=device)  # float32
+
+    def add(self, x: torch.Tensor) -> None:
+        """Take in inputs (tokens x columns)."""
+        self.tokens += x.shape[0]
+        x = x.float()
+        self.matrix.addmm_(x.T, x)
+
+    def is_finite(self) -> bool:
+        """Say whether nothing that was taken in was NaN or infinite."""
+        return bool(torch.isfinite(self.matrix.diagonal()).all())
+
+    def norms(self) -> torch.Tensor:
+        """Return ||X_j||_2 for every column j, float32 (columns,)."""
+        return self.matrix.diagonal().sqrt()
+
+
 class Collector:
     """
     Accumulates a statistic for each of a block's projections while the block runs.

@@ -18,7 +18,6 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-
 def tiny_llava_config(*, vision_layers=3, language_layers=3) -> LlavaConfig:
     vision = SiglipVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=vision_layers,

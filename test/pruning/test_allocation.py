@@ -4,7 +4,7 @@ import pytest
 
 from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings
-from owled_ros.pruning.allocation import Share, allocate, clamp, share_out
+from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, clamp, share_out
 
 
 def shares(outliers, counts=None, component='language'):
@@ -48,6 +48,30 @@ def test_joint_scales_over_all_components():
     both = shares([0.01, 0.03], component='vision') + shares([0.02, 0.05])
     found = allocate(both, PruningSettings(sparsity=0.5, joint=True))
     assert found == pytest.approx(published_owl([0.01, 0.03, 0.02, 0.05], 0.5, 0.08))
+
+
+@pytest.mark.parametrize('allocation', ALLOCATIONS)
+@pytest.mark.parametrize('sparsity', [0.0, 0.4, 0.95])
+def test_every_allocation_meets_the_budget(allocation, sparsity):
+    given = shares([0.01, 0.05, 0.02, 0.09], [100, 300, 10, 50])
+    found = allocate(given, PruningSettings(
+        sparsity=sparsity, allocation=allocation, outlier_width=0.3))
+    total = sum(value * share.count for value, share in zip(found, given))
+    assert total == pytest.approx(sparsity * 460, abs=1e-6)
+    assert all(0 <= value <= 0.99 for value in found)
+
+
+def test_shuffled_deals_out_the_same_values_by_seed():
+    given = shares([0.01, 0.05, 0.02, 0.09, 0.03])
+    found = [allocate(given, PruningSettings(allocation='shuffled', seed=seed))
+             for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+    assert sorted(found[0]) == pytest.approx(sorted(allocate(given, PruningSettings())))
+
+
+def test_rising_prunes_more_with_depth():
+    found = allocate(shares([None] * 3), PruningSettings(allocation='rising'))
+    assert found == pytest.approx([0.42, 0.5, 0.58])
 
 
 @pytest.mark.parametrize('target', [0.0, 0.02, 0.5, 0.97, 0.99])

@@ -1,23 +1,33 @@
-"""Which weights go: against brute force, with ties, to the exact number."""
+"""Which weights go: against brute force, with ties, to the exact number; and what updates gain."""
 
 import pytest
 import torch
 
-from owled_ros.pruning.methods import METHODS, lowest
-from owled_ros.pruning.statistics import InputNorms
+from owled_ros.errors import UserError
+from owled_ros.pruning.methods import METHODS
+from owled_ros.pruning.patterns import Cut, lowest, parse_pattern
+from owled_ros.pruning.statistics import InputHessian, InputNorms
 
 
-def statistic(x):
-    norms = InputNorms(x.shape[1], x.device)
-    norms.add(x)
-    return norms
+def statistic(x, kind=InputNorms):
+    found = kind(x.shape[1], x.device)
+    found.add(x)
+    return found
+
+
+@pytest.fixture
+def correlated():
+    """A weight matrix, and inputs that say much about one another."""
+    torch.manual_seed(0)
+    x = torch.randn(500, 24) @ torch.randn(24, 24) + torch.randn(500, 24)
+    return torch.randn(16, 24), x
 
 
 def test_wanda_is_brute_force():
     torch.manual_seed(0)
     weight, x = torch.randn(5, 7), torch.randn(20, 7)
     norms = [sum(float(v) ** 2 for v in x[:, j]) ** 0.5 for j in range(7)]
-    new, mask = METHODS['wanda'].prune(weight, statistic(x), 15)
+    new, mask = METHODS['wanda'].prune(weight, statistic(x), Cut(15))
     for row in range(5):
         scores = sorted((abs(float(weight[row, j])) * norms[j], j) for j in range(7))
         gone = {j for _, j in scores[:3]}
@@ -27,28 +37,122 @@ def test_wanda_is_brute_force():
 
 def test_magnitude_is_over_the_whole_matrix():
     weight = torch.tensor([[1., -9., 3.], [8., 0.5, -2.]])
-    new, mask = METHODS['magnitude'].prune(weight, None, 3)
+    new, mask = METHODS['magnitude'].prune(weight, None, Cut(3))
     assert mask.tolist() == [[True, False, False], [False, True, True]]
     assert new.tolist() == [[0., -9., 3.], [8., 0., 0.]]
 
 
-@pytest.mark.parametrize('count', [0, 1, 4, 13, 34, 35])
-def test_the_count_is_exact_and_spread_over_rows(count):
-    mask = lowest(torch.rand(5, 7), count)
-    per_row = mask.sum(1)
+def test_random_is_seeded():
+    weight = torch.ones(6, 8)
+    masks = [METHODS['random'].prune(weight, None, Cut(24, seed=seed))[1] for seed in (1, 1, 2)]
+    assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('count', [0, 1, 17, 192, 383, 384])
+def test_the_count_is_exact(correlated, name, count):
+    weight, x = correlated
+    before = weight.clone()
+    new, mask = METHODS[name].prune(weight, statistic(x, METHODS[name].statistic), Cut(count))
     assert int(mask.sum()) == count
-    assert int(per_row.max() - per_row.min()) <= 1
+    assert torch.equal(new == 0, mask)
+    assert torch.isfinite(new).all() and torch.equal(weight, before)
+
+
+@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize('pattern', [(2, 4), (4, 8), (1, 3)])
+def test_a_pattern_keeps_n_of_every_m(correlated, name, pattern):
+    weight, x = correlated
+    kept, of = pattern
+    cut = Cut(weight.numel() * (of - kept) // of, pattern)
+    new, mask = METHODS[name].prune(weight, statistic(x, METHODS[name].statistic), cut)
+    assert (mask.reshape(-1, of).sum(1) == of - kept).all()
+    assert torch.equal(new == 0, mask)
+
+
+@pytest.mark.parametrize('pattern', [None, (2, 4)])
+def test_updates_lower_the_error_of_the_outputs(correlated, pattern):
+    weight, x = correlated
+
+    def error(name):
+        new, _ = METHODS[name].prune(
+            weight, statistic(x, METHODS[name].statistic), Cut(192, pattern))
+        return float((x @ (weight - new).T).norm() / (x @ weight.T).norm())
+
+    errors = {name: error(name) for name in METHODS}
+    assert errors['admm'] < 0.8 * errors['wanda']
+    assert errors['sparsegpt'] < 0.95 * errors['wanda'] < 0.95 * errors['random']
+
+
+def test_sparsegpt_with_one_row_is_the_published_recursion(correlated):
+    """Check the update alone: with the mask given, each step is eq. 3 of the paper."""
+    weight, x = correlated
+    row = weight[:1]
+    hessian = statistic(x, InputHessian)
+    new, mask = METHODS['sparsegpt'].prune(row, hessian, Cut(10))
+    damped = hessian.matrix.double()
+    damped = damped + 0.01 * damped.diagonal().mean() * torch.eye(24)
+    expected = row[0].double()
+    for column in range(24):
+        if mask[0, column]:     # H restricted to the columns not yet passed
+            inverse = torch.linalg.inv(damped[column:, column:])
+            step = expected[column] / inverse[0, 0]
+            expected[column:] = expected[column:] - step * inverse[0]
+    torch.testing.assert_close(new[0].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_admm_approaches_the_least_squares_fit(correlated):
+    weight, x = correlated
+    hessian = statistic(x, InputHessian)
+    new, mask = METHODS['admm'].prune(weight, hessian, Cut(192))
+    gram = hessian.matrix.double()
+    norms = gram.diagonal().sqrt()
+    gram = gram + torch.diag(0.1 * norms.square())     # the damping that the method adds
+
+    def error(row):
+        return float(row @ gram @ row)
+
+    for row in range(3):
+        kept = ~mask[row]
+        target = gram @ weight[row].double()
+        fit = torch.zeros(24, dtype=torch.float64)
+        fit[kept] = torch.linalg.solve(gram[kept][:, kept], target[kept])
+        best = error(fit - weight[row])
+        assert best <= error((new[row] - weight[row]).double()) < 1.1 * best
+
+
+@pytest.mark.parametrize('name', ['sparsegpt', 'admm'])
+def test_inputs_that_are_always_zero_go_first(correlated, name):
+    weight, x = correlated
+    x = x.clone()
+    x[:, [3, 10]] = 0
+    new, mask = METHODS[name].prune(weight, statistic(x, InputHessian), Cut(192))
+    assert mask[:, [3, 10]].all() and torch.isfinite(new).all()
+
+
+@pytest.mark.parametrize('count', [0, 1, 4, 13, 34, 35])
+def test_a_remainder_is_spread_over_rows(count):
+    per_row = lowest(torch.rand(5, 7), count).sum(1)
+    assert int(per_row.sum()) == count and int(per_row.max() - per_row.min()) <= 1
 
 
 def test_ties_go_to_the_lower_column():
     assert lowest(torch.zeros(2, 4), 4).tolist() == [[True, True, False, False]] * 2
 
 
-def test_norms_add_up_over_calls():
+@pytest.mark.parametrize('kind', [InputNorms, InputHessian])
+def test_norms_add_up_over_calls(kind):
     torch.manual_seed(0)
     x = torch.randn(30, 4)
-    norms = InputNorms(4, x.device)
+    found = kind(4, x.device)
     for part in x.split(7):
-        norms.add(part)
-    torch.testing.assert_close(norms.norms(), x.norm(dim=0))
-    assert norms.tokens == 30
+        found.add(part)
+    torch.testing.assert_close(found.norms(), x.norm(dim=0))
+    assert found.tokens == 30
+
+
+def test_patterns_are_read():
+    assert parse_pattern('2:4') == (2, 4) and parse_pattern('unstructured') is None
+    for bad in ('4:2', '0:4', '2', 'a:b', '2:4:8', '-1:4'):
+        with pytest.raises(UserError, match='pattern'):
+            parse_pattern(bad)

@@ -140,7 +140,10 @@ def test_the_reported_losses_are_those_of_the_models(llava_dir, pruned, samples)
 @pytest.mark.parametrize('settings', [
     {'sparsity': 0.0}, {'sparsity': 0.123, 'joint': True}, {'sparsity': 0.97},
     {'sparsity': 0.5, 'outlier_width': 0.5}, {'sparsity': 0.6, 'method': 'magnitude'},
-    {'sparsity': 0.6, 'components': 'vision'}, {'sparsity': 0.31, 'exclude': ('down_proj',)},
+    {'sparsity': 0.6, 'components': 'vision'}, {'sparsity': 0.7, 'method': 'sparsegpt'},
+    {'sparsity': 0.7, 'method': 'admm', 'allocation': 'owl-projection'},
+    {'sparsity': 0.5, 'method': 'sparsegpt', 'pattern': '2:4', 'allocation': 'uniform'},
+    {'sparsity': 0.31, 'exclude': ('down_proj',)},
 ])
 def test_the_budget_is_exact(llava_dir, samples, tmp_path, settings):
     record = run(llava_dir, samples, tmp_path / 'out', **settings)
@@ -229,6 +232,9 @@ def refused(match, model_dir, samples, output, **settings):
     ({'method': 'guess'}, "no method 'guess'.*wanda"), ({'allocation': 'x'}, 'no allocation'),
     ({'components': 'wheels'}, 'no components'), ({'exclude': ('(',)}, 'regular expression'),
     ({'exclude': ('.',)}, 'nothing to prune'), ({'device': 'abacus'}, 'no device'),
+    ({'pattern': '4:2'}, "pattern '4:2'"), ({'pattern': '2:4'}, 'choose the allocation uniform'),
+    ({'pattern': '1:4', 'allocation': 'uniform'}, 'share of 0.75'),
+    ({'pattern': '1:5', 'sparsity': 0.8, 'allocation': 'uniform'}, 'not a multiple'),
     ({'outlier_threshold': 0}, 'outlier threshold'), ({'outlier_width': 2}, 'outlier width'),
 ])
 def test_bad_settings_are_refused(llava_dir, samples, tmp_path, settings, match):
@@ -244,6 +250,13 @@ def test_an_output_that_holds_something_is_refused(llava_dir, samples, tmp_path)
     (tmp_path / 'out' / 'thesis.txt').write_text('mine')
     refused('already holds', llava_dir, samples, tmp_path / 'out')
     assert (tmp_path / 'out' / 'thesis.txt').read_text() == 'mine'
+
+
+def test_a_result_is_not_made_twice(llava_dir, samples, pruned, monkeypatch):
+    monkeypatch.setattr('owled_ros.pruning.pipeline.Progress', None)
+    assert run(llava_dir, samples, pruned[0]) == pruned[1]
+    with pytest.raises(UserError, match='already holds'):
+        run(llava_dir, samples, pruned[0], sparsity=0.4)
 
 
 def test_a_directory_without_a_model_is_refused(samples, tmp_path):

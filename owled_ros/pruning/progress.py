@@ -1,0 +1,82 @@
+"""What a run has finished, kept so that it survives a power cut."""
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+
+from owled_ros.errors import UserError
+
+
+class Progress:
+    """
+    The finished steps of a run, in a directory of its own.
+
+    A step is a name and something that JSON can hold. It is there as a whole or not at all, and
+    it is on the disk when ``save`` returns: so what it tells of has to be written before.
+
+    :param directory: the unfinished output; made when it is not there, and emptied when it
+        holds another run than this
+    :param fingerprint: tells this run from others
+    :raises UserError: when another process is at work there
+    """
+
+    def __init__(self, directory: Path, fingerprint: str):
+        self._directory = directory
+        self._steps = directory / 'progress'
+        directory.mkdir(exist_ok=True)
+        self._lock = _lock(directory)
+        if self.load('run') != fingerprint:
+            for path in directory.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self._steps.mkdir()
+            self.save('run', fingerprint)
+
+    def load(self, step: str):
+        """Return what was saved of a step; None if it is not finished."""
+        path = self._steps / f'{step}.json'
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def save(self, step: str, value) -> None:
+        """Note that a step is finished."""
+        write_durably(self._steps / f'{step}.json', json.dumps(value).encode())
+
+    def close(self) -> None:
+        """Let another process go on here."""
+        os.close(self._lock)
+
+    def clear(self) -> None:
+        """Forget the steps: the run is done."""
+        shutil.rmtree(self._steps)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent, even after a power cut."""
+    partial = path.with_name(path.name + '.writing')
+    with open(partial, 'wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in a directory on the disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(directory: Path) -> int:
+    """Lock a directory for as long as this process lives, or until the handle is closed."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(f'Another process is writing {directory}: wait for it to end.')
+    return handle

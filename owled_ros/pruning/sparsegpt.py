@@ -1,0 +1,72 @@
+"""
+SparseGPT: pruning with a weight update that undoes what it can of each weight's loss.
+
+Frantar and Alistarh 2023, arXiv 2301.00774, sec. 3 and algorithm 1.
+"""
+
+import torch
+
+from owled_ros.pruning.patterns import Cut, choose, lowest_of_all
+
+WIDTH = 128     # columns whose mask is chosen together, as in the paper
+DAMPING = 0.01  # of the mean of the Hessian's diagonal
+
+
+def prune_by_sparsegpt(weight: torch.Tensor, statistic, cut: Cut):
+    """
+    Prune column by column, each weight's error spread over the columns to its right.
+
+    :param weight: rows x columns
+    :param statistic: ``InputHessian``, H = X^T X (columns x columns)
+    """
+    rows, columns = weight.shape
+    weight = weight.clone()
+    mask = torch.zeros_like(weight, dtype=torch.bool)
+    factor = inverse_factor(statistic.matrix)
+    unused = statistic.matrix.diagonal() == 0
+    width = WIDTH if cut.pattern is None else WIDTH // cut.pattern[1] * cut.pattern[1]
+    for start in range(0, columns, width):
+        end = min(start + width, columns)
+        quota = end * cut.count // columns - start * cut.count // columns
+        scores = (weight[:, start:end] / factor.diagonal()[start:end]).square()
+        scores[:, unused[start:end]] = -1   # inputs that are always zero cost nothing
+        part = Cut(quota, cut.pattern)
+        chosen = choose(scores, part) if cut.pattern else lowest_of_all(scores, quota)
+        mask[:, start:end] = chosen
+        errors = _clear(weight[:, start:end], chosen, factor[start:end, start:end])
+        weight[:, end:] -= errors @ factor[start:end, end:]
+    return weight.masked_fill(mask, 0), mask
+
+
+def inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
+    """
+    Return the upper Cholesky factor of the inverse of a damped Hessian (sec. 3.3).
+
+    Inputs that are always zero get a diagonal of one, so that the inverse exists. Where rounding
+    makes the matrix indefinite the damping grows.
+    """
+    hessian = hessian.clone()
+    diagonal = hessian.diagonal()
+    diagonal[diagonal == 0] = 1
+    step = DAMPING * diagonal.mean()
+    for _ in range(8):
+        diagonal += step
+        lower, failed = torch.linalg.cholesky_ex(hessian)
+        if not failed:
+            inverse = torch.cholesky_inverse(lower)
+            factor, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+            if not failed:
+                return factor
+        step *= 10
+    raise ArithmeticError('the Hessian of a projection cannot be inverted')
+
+
+def _clear(weight: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Clear the masked weights of some columns in place; return the errors left to spread."""
+    errors = torch.zeros_like(weight)
+    for column in range(weight.shape[1]):
+        kept = weight[:, column].masked_fill(mask[:, column], 0)
+        errors[:, column] = (weight[:, column] - kept) / factor[column, column]
+        weight[:, column] = kept
+        weight[:, column + 1:] -= errors[:, column, None] * factor[column, column + 1:]
+    return errors

@@ -1,0 +1,114 @@
+"""Killed at any point and run again, a run ends with the bytes of one that was left alone."""
+
+import os
+import random
+import signal
+
+import pytest
+
+from owled_ros.errors import UserError
+from owled_ros.pruning import PruningSettings, progress, prune, shards, stash
+
+SETTINGS = PruningSettings(sparsity=0.6, activation_bytes=20_000)
+
+
+def run(llava_dir, samples, output):
+    return prune(llava_dir, samples, SETTINGS, output, progress=lambda line: None)
+
+
+def count_calls(monkeypatch, act):
+    """Call ``act`` with a running number whenever something is read, written or put aside."""
+    calls = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            act(calls)
+            return function(*args, **kwargs)
+        return call
+
+    for owner, name in ((shards.Shards, 'read'), (shards.os, 'fsync'), (stash.Stash, 'put'),
+                        (progress.Path, 'rename')):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    return lambda: calls
+
+
+def kill_self():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_die(llava_dir, samples, output, monkeypatch, at):
+    """Run in a process that is killed at its ``at``-th call; say whether it was."""
+    child = os.fork()
+    if child == 0:
+        try:
+            count_calls(monkeypatch, lambda number: kill_self() if number == at else None)
+            run(llava_dir, samples, output)
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1] == int(signal.SIGKILL)
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.fixture(scope='module')
+def undisturbed(llava_dir, samples, tmp_path_factory):
+    output = tmp_path_factory.mktemp('undisturbed') / 'out'
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        calls = count_calls(monkeypatch, lambda number: None)
+        run(llava_dir, samples, output)
+        return contents(output), calls()
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_killed_at_random_points(llava_dir, samples, undisturbed, tmp_path, monkeypatch, seed):
+    expected, calls = undisturbed
+    draw = random.Random(seed)
+    killed = [run_and_die(llava_dir, samples, tmp_path / 'out', monkeypatch, at)
+              for at in draw.sample(range(60, calls), 3)]
+    assert killed[0]    # those after it have less to do, and may be done before their time
+    run(llava_dir, samples, tmp_path / 'out')
+    assert contents(tmp_path / 'out') == expected
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+
+
+def test_an_interrupted_run_of_something_else_is_thrown_away(
+        llava_dir, samples, undisturbed, tmp_path):
+    stopped = []
+
+    def stop(line):
+        if 'pruning' in line and '(5/6)' in line:
+            stopped.append(line)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(llava_dir, samples, PruningSettings(sparsity=0.3), tmp_path / 'out', progress=stop)
+    assert stopped and (tmp_path / '.out.partial').is_dir()
+    run(llava_dir, samples, tmp_path / 'out')
+    assert contents(tmp_path / 'out') == undisturbed[0]
+
+
+def test_two_runs_do_not_share_an_output(llava_dir, samples, tmp_path):
+    def start_another(line):
+        if '(2/6)' not in line:
+            return
+        with pytest.raises(UserError, match='Another process is writing'):
+            run(llava_dir, samples, tmp_path / 'out')
+
+    prune(llava_dir, samples, SETTINGS, tmp_path / 'out', progress=start_another)
+
+
+def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards.Shards, 'write', full)
+        with pytest.raises(UserError, match='No space left on device'):
+            run(llava_dir, samples, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    run(llava_dir, samples, tmp_path / 'out')
+    assert contents(tmp_path / 'out') == undisturbed[0]
