@@ -144,7 +144,9 @@ def _skeleton(directory: Path) -> nn.Module:
     for auto in (AutoModelForImageTextToText, AutoModelForCausalLM):
         if type(config) in auto._model_mapping:
             with no_init_weights(), _parameters_without_memory():
-                return auto._model_mapping[type(config)](config)
+                model = auto._model_mapping[type(config)](config)
+            model.tie_weights()
+            return model
     raise UserError(f'The model in {directory} is a {config.model_type}: only models that make '
                     'text, from images or not, can be pruned.')
 
