@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Renders the scenes that the embedded model learns from, with everything the renderer knows.
 
-    python training/render_dataset.py --output DIRECTORY --scenes 200000
+    python training/render_dataset.py --output DIRECTORY --scenes 106000
 
 Writes shards of 2,000 scenes (NumPy archives, nothing pickled); an interrupted run goes on with
 the first shard that is missing. One scene in five is drawn at 640x480, the others at 320x240;
@@ -71,7 +71,7 @@ def render_shard(task):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--scenes', type=int, default=200_000)
+    parser.add_argument('--scenes', type=int, default=106_000)
     parser.add_argument('--first-seed', type=int, default=0)
     parser.add_argument('--processes', type=int, default=2)
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the embedded model: first the encoder alone on dense labels, then all of it.
 
-    python training/render_dataset.py --output DATA --scenes 300000
+    python training/render_dataset.py --output DATA --scenes 106000
     python training/train.py --data DATA --output RUN
 
 Whole-image answers alone do not teach an encoder of this size to see: in the first stage every
@@ -279,11 +279,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--steps', type=int, default=12_000)
-    parser.add_argument('--dense-steps', type=int, default=3_000)
-    parser.add_argument('--decay', type=int, default=3_000)
-    parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--learning-rate', type=float, default=1e-3)
+    parser.add_argument('--steps', type=int, default=7_200)
+    parser.add_argument('--dense-steps', type=int, default=2_000)
+    parser.add_argument('--decay', type=int, default=2_600)
+    parser.add_argument('--batch', type=int, default=32)
+    parser.add_argument('--learning-rate', type=float, default=8e-4)
     parser.add_argument('--dense-weight', type=float, default=1.0)
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--seed', type=int, default=0)
