@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from owled_ros.errors import UserError
+from owled_ros.pruning.fisher import fisher, measure_fisher
+from owled_ros.pruning.measuring import measure_ablation, measure_outliers
 
 HIGHEST = 0.99  # no block is pruned beyond this
 
@@ -21,13 +23,12 @@ class Share:
     A block, or a projection, that gets a share of a budget.
 
     :param count: its prunable weights
-    :param outliers: share of its scores above M times their mean, on the dense model; None
-        when it was not measured
+    :param evidence: what was measured of it on the dense model; None if nothing was
     """
 
     component: str
     count: int
-    outliers: float | None = None
+    evidence: object = None
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class Allocation:
 
     :param sparsities: (shares of the blocks of one budget, sparsity, settings) -> sparsity of
         each block, before clamping
-    :param needs_outliers: measure the outliers of the dense model first
+    :param measure: (subject) -> evidence by name of block or projection, if it needs some
     :param by_projection: it is projections that get a share each, not blocks
     """
 
     sparsities: Callable
-    needs_outliers: bool = False
+    measure: Callable | None = None
     by_projection: bool = False
 
 
@@ -57,14 +58,15 @@ def owl(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
 
     The outlier shares D are scaled to [0, 2 lambda]; block l keeps D_l - mean(D) + 1 - S. The
     original takes the plain mean; here blocks are weighted by their number of weights, which is
-    the same when they are equal, and keeps the budget when they are not.
+    the same when they are equal, and keeps the budget when they are not. Other evidence than
+    outliers, where more of it asks for more to be kept, is mapped in the same way.
     """
-    outliers = torch.tensor([share.outliers for share in shares], dtype=torch.float64)
+    evidence = torch.tensor([share.evidence for share in shares], dtype=torch.float64)
     weights = torch.tensor([share.count for share in shares], dtype=torch.float64)
-    spread = outliers.max() - outliers.min()
+    spread = evidence.max() - evidence.min()
     if spread == 0:
         return uniform(shares, sparsity, settings)
-    scaled = (outliers - outliers.min()) / spread * 2 * settings.outlier_width
+    scaled = (evidence - evidence.min()) / spread * 2 * settings.outlier_width
     mean = (scaled * weights).sum() / weights.sum()
     return (sparsity - scaled + mean).tolist()
 
@@ -93,12 +95,14 @@ def rising(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
 
 
 ALLOCATIONS = {
-    'owl': Allocation(owl, needs_outliers=True),
-    'owl-projection': Allocation(owl, needs_outliers=True, by_projection=True),
+    'owl': Allocation(owl, measure_outliers),
+    'owl-projection': Allocation(owl, measure_outliers, by_projection=True),
+    'fisher': Allocation(fisher, measure_fisher, by_projection=True),
+    'ablation': Allocation(owl, measure_ablation),
     'rising': Allocation(rising),
-    'random': Allocation(at_random),
-    'shuffled': Allocation(shuffled, needs_outliers=True),
     'uniform': Allocation(uniform),
+    'random': Allocation(at_random),
+    'shuffled': Allocation(shuffled, measure_outliers),
 }
 
 

@@ -25,24 +25,33 @@ class Lane:
 
     def __init__(self, name: str, model: StreamedModel, chains: list[Chain], samples: list[dict],
                  stash: Stash):
-        self.samples = samples
         self.name = name
+        self.chains = chains
+        self.samples = samples
         self._model = model
-        self._chains = chains
         self._stash = stash
+
+    def fork(self, name: str) -> 'Lane':
+        """Return a lane of another name that stands where this one does."""
+        other = Lane(name, self._model, self.chains, self.samples, self._stash)
+        for key in self._keys():
+            if (self.name, *key) in self._stash:
+                self._stash.put((name, *key), self._stash.get((self.name, *key)))
+        return other
 
     def enter(self, chain: Chain) -> None:
         """Bring every sample to a chain: the chains before it must have been gone through."""
         self._leave()
         for index in range(len(self.samples)):
-            call = self._run_to_root(index, chain)
+            with torch.no_grad():
+                call = self.run_to_root(index, chain)
             if call is not None:
                 self._stash.put((self.name, 'call', index), call)
 
     def advance(self, chain: Chain, position: int) -> None:
         """Take every sample through one block, whose weights must be loaded."""
-        for index in self._present():
-            hidden = self._run_block(index, chain, position)
+        for index in self.present():
+            hidden = self._step(index, chain, position)
             self._stash.put((self.name, 'hidden', index), hidden)
             if position in chain.taps:
                 self._stash.put((self.name, 'tap', index, chain.root, position), hidden)
@@ -50,13 +59,8 @@ class Lane:
     def observe(self, chain: Chain, position: int, collector: Collector) -> None:
         """Run every sample through one block without taking it on."""
         with collector:
-            for index in self._present():
-                self._run_block(index, chain, position)
-
-    def hidden(self, index: int) -> torch.Tensor | None:
-        """Return a sample's output of the block it went through last; None if it skips them."""
-        key = (self.name, 'hidden', index)
-        return self._stash.get(key) if key in self._stash else None
+            for index in self.present():
+                self._step(index, chain, position)
 
     def losses(self) -> tuple[float, int]:
         """
@@ -65,83 +69,123 @@ class Lane:
         All chains must have been gone through, and the weights outside of blocks be loaded.
         """
         total, count = 0.0, 0
-        for index, sample in enumerate(self.samples):
-            logits = self._run_head(index)
-            labels = labels_of(sample, self._model.module.config).to(logits.device)
-            loss = functional.cross_entropy(
-                logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction='sum')
+        for index in range(len(self.samples)):
+            with torch.no_grad():
+                loss, tokens = self.loss(index)
             total += loss.item()
-            count += int((labels[0, 1:] != -100).sum())
+            count += tokens
         return total, count
+
+    def loss(self, index: int, outputs: dict | None = None) -> tuple[torch.Tensor, int]:
+        """
+        Return the summed loss of a sample's predicted tokens, and their number.
+
+        :param outputs: block outputs to take instead of those kept: (root, position) -> tensor
+        """
+        makers = {}
+        for chain in self.chains:
+            makers |= self._stubs(index, chain, outputs)
+        with replaced(self._model.module, makers):
+            logits = self._model.module(**self._inputs(index), use_cache=False).logits
+        labels = labels_of(self.samples[index], self._model.module.config)[0, 1:]
+        labels = labels.to(logits.device)
+        loss = functional.cross_entropy(
+            logits[0, :-1].float(), labels, ignore_index=-100, reduction='sum')
+        return loss, int((labels != -100).sum())
 
     def close(self) -> None:
         """Forget all that was kept."""
-        self._leave()
-        for index in range(len(self.samples)):
-            for chain in self._chains:
-                for position in chain.taps:
-                    self._stash.drop((self.name, 'tap', index, chain.root, position))
+        for key in self._keys():
+            self._stash.drop((self.name, *key))
 
-    def _leave(self) -> None:
-        for index in range(len(self.samples)):
-            self._stash.drop((self.name, 'call', index))
-            self._stash.drop((self.name, 'hidden', index))
-
-    def _present(self) -> list[int]:
+    def present(self) -> list[int]:
         """Return the samples that reach the chain: those without an image skip the encoder."""
         return [index for index in range(len(self.samples))
                 if (self.name, 'call', index) in self._stash]
 
-    def _inputs(self, index: int) -> dict:
-        return {name: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
-                for name, value in self.samples[index].items() if name != 'labels'}
+    def call(self, index: int) -> tuple[tuple, dict]:
+        """Return what the root of the entered chain is called with."""
+        return self._stash.get((self.name, 'call', index))
 
-    @torch.no_grad()
-    def _run_to_root(self, index: int, chain: Chain):
-        """Return what the chain's root is called with; None if the sample goes past it."""
-        number = self._chains.index(chain)
+    def hidden(self, index: int) -> torch.Tensor | None:
+        """Return a sample's output of the block it went through last; None if it skips them."""
+        return self._kept('hidden', index)
+
+    def output(self, index: int, chain: Chain, position: int) -> torch.Tensor | None:
+        """Return a sample's output of a block that is among the taps; None if there is none."""
+        return self._kept('tap', index, chain.root, position)
+
+    def run_to_root(self, index: int, chain: Chain, outputs: dict | None = None):
+        """
+        Return what a chain's root is called with; None if the sample goes past it.
+
+        :param outputs: block outputs to take instead of those kept: (root, position) -> tensor
+        """
+        number = [other.root for other in self.chains].index(chain.root)
 
         def arrive(name, forward):
             def run(*args, **kwargs):
                 raise Reached((args, kwargs) if name == chain.root else None)
             return run
 
-        makers = {later.root: arrive for later in self._chains[number:]}
-        for earlier in self._chains[:number]:
-            makers |= self._taps(index, earlier)
+        makers = {later.root: arrive for later in self.chains[number:]}
+        for earlier in self.chains[:number]:
+            makers |= self._stubs(index, earlier, outputs)
         with replaced(self._model.module, makers):
             return run_until_reached(self._model.module, **self._inputs(index), use_cache=False)
 
-    @torch.no_grad()
-    def _run_head(self, index: int) -> torch.Tensor:
-        makers = {}
-        for chain in self._chains:
-            makers |= self._taps(index, chain)
-        with replaced(self._model.module, makers):
-            return self._model.module(**self._inputs(index), use_cache=False).logits
+    def run_block(self, call, chain: Chain, position: int, before: torch.Tensor | None):
+        """
+        Return the hidden states that a block puts out.
 
-    def _taps(self, index: int, chain: Chain) -> dict:
-        """Return stubs for a chain that was gone through."""
-        def stub(position):
-            key = (self.name, 'tap', index, chain.root, position)
-            return _stub(chain, self._stash.get(key) if key in self._stash else None)
-        return {block.name: stub(position) for position, block in enumerate(chain.blocks)}
-
-    @torch.no_grad()
-    def _run_block(self, index: int, chain: Chain, position: int) -> torch.Tensor:
-        args, kwargs = self._stash.get((self.name, 'call', index))
+        :param call: what the chain's root is called with
+        :param before: the output of the block before; None for the first
+        """
         makers = {block.name: _stub(chain, None) for block in chain.blocks[:position]}
         if position:
-            makers[chain.blocks[position - 1].name] = _stub(
-                chain, self._stash.get((self.name, 'hidden', index)))
+            makers[chain.blocks[position - 1].name] = _stub(chain, before)
         makers[chain.blocks[position].name] = _only
         root = self._model.module.get_submodule(chain.root)
         with replaced(self._model.module, makers):
-            hidden = run_until_reached(root, *args, **kwargs)
+            return run_until_reached(root, *call[0], **call[1])
+
+    @torch.no_grad()
+    def _step(self, index: int, chain: Chain, position: int) -> torch.Tensor:
+        before = self.hidden(index) if position else None
+        hidden = self.run_block(self.call(index), chain, position, before)
         if not torch.isfinite(hidden).all():
             raise UserError(f'The output of {chain.blocks[position].name} holds NaN or infinite '
                             'values: a calibration sample or the model is damaged.')
         return hidden
+
+    def _leave(self) -> None:
+        for index in range(len(self.samples)):
+            self._stash.drop((self.name, 'call', index))
+            self._stash.drop((self.name, 'hidden', index))
+
+    def _keys(self):
+        for index in range(len(self.samples)):
+            yield 'call', index
+            yield 'hidden', index
+            for chain in self.chains:
+                for position in chain.taps:
+                    yield 'tap', index, chain.root, position
+
+    def _kept(self, *key) -> torch.Tensor | None:
+        key = (self.name, *key)
+        return self._stash.get(key) if key in self._stash else None
+
+    def _inputs(self, index: int) -> dict:
+        return {name: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
+                for name, value in self.samples[index].items() if name != 'labels'}
+
+    def _stubs(self, index: int, chain: Chain, outputs: dict | None) -> dict:
+        """Return stubs for a chain that was gone through."""
+        def stub(position):
+            if outputs is not None:
+                return _stub(chain, outputs.get((chain.root, position)))
+            return _stub(chain, self.output(index, chain, position))
+        return {block.name: stub(position) for position, block in enumerate(chain.blocks)}
 
 
 def labels_of(sample: dict, config) -> torch.Tensor:
@@ -173,9 +217,10 @@ def _stub(chain: Chain, hidden: torch.Tensor | None):
     """
     def make(name, forward):
         def run(*args, **kwargs):
-            result = hidden
-            if result is None:
+            if hidden is None:
                 result = torch.full_like(hidden_of(args, kwargs), torch.nan)
+            else:   # not a leaf of autograd itself, so that the model may change it in place
+                result = hidden * 1 if hidden.requires_grad else hidden
             return with_hidden(result, chain.tuple_size)
         return run
     return make

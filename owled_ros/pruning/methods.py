@@ -14,7 +14,7 @@ import torch
 from owled_ros.pruning.admm import prune_by_admm
 from owled_ros.pruning.patterns import Cut, choose, lowest_of_all
 from owled_ros.pruning.sparsegpt import prune_by_sparsegpt
-from owled_ros.pruning.statistics import InputHessian, InputNorms
+from owled_ros.pruning.statistics import InputHessian, InputNorms, wanda_scores
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class Method:
 
     prune: Callable
     statistic: type = InputNorms
-
-
-def wanda_scores(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-    """Return |W_ij| * ||X_j||_2 (rows x columns) for input norms (columns,)."""
-    return weight.abs() * norms
 
 
 def prune_by_magnitude(weight, statistic, cut: Cut):

@@ -21,14 +21,15 @@ import transformers
 from owled_ros.errors import UserError
 from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
 from owled_ros.pruning.lane import Lane
-from owled_ros.pruning.methods import METHODS, wanda_scores
+from owled_ros.pruning.measuring import Subject, measure_outliers, outlier_shares, walk
+from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut, parse_pattern
 from owled_ros.pruning.progress import Progress, sync_directory, write_durably
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
 from owled_ros.pruning.shards import hash_weights
 from owled_ros.pruning.stash import Stash
-from owled_ros.pruning.statistics import Collector, InputNorms
+from owled_ros.pruning.statistics import Collector
 from owled_ros.pruning.streaming import StreamedModel, find_device
 from owled_ros.pruning.structure import Block, Chain, Projection, find_chains
 
@@ -88,6 +89,7 @@ class _Run:
 
     def __init__(self, model_dir, inputs, held_out, settings, report):
         self.settings = settings
+        self.allocation = ALLOCATIONS[settings.allocation]
         self.report = report
         self.inputs = list(inputs)
         self.loss_on = 'held-out samples' if held_out else 'calibration samples'
@@ -112,9 +114,12 @@ class _Run:
         self.steps = steps
         shutil.rmtree(partial / 'activations', ignore_errors=True)
         self.stash = Stash(partial / 'activations', self.settings.activation_bytes)
+        self.subject = Subject(self.model, self.chains, self.chosen, self.inputs, self.stash,
+                               self.settings, self.report)
         try:
-            outliers = self._measure() if self._needs_outliers() else {}
-            counts = self._plan(outliers)
+            evidence = self._measure()
+            counts = self._plan(evidence)
+            outliers = evidence if self._measures_outliers() else {}
             self.written = self.model.shards.copy(partial)
             blocks, losses = self._prune_all(counts, outliers)
             _copy_companions(self.model.directory, partial)
@@ -160,30 +165,22 @@ class _Run:
     def _blocks(self) -> list[Block]:
         return [block for chain in self.chains for block in chain.blocks]
 
-    def _needs_outliers(self) -> bool:
-        return ALLOCATIONS[self.settings.allocation].needs_outliers
+    def _measures_outliers(self) -> bool:
+        return self.allocation.measure is measure_outliers
 
-    def _measure(self) -> dict[str, float]:
-        """Return the outlier share of every block and projection of the dense model."""
-        if (outliers := self.steps.load('outliers')) is not None:
-            return outliers
-        lane = Lane('measure', self.model, self.chains, self.inputs, self.stash)
-        outliers = {}
-        for chain, position, block in self._steps(lane, what='measuring'):
-            projections = self.chosen.get(block.name, ())
-            with Collector(self.model.module, projections, InputNorms) as collector:
-                lane.advance(chain, position)
-            if projections:
-                outliers[block.name], own = self._outliers(projections, collector)
-                outliers |= {p.name: share for p, share in zip(projections, own)}
-        lane.close()
-        self.steps.save('outliers', outliers)
-        return outliers
+    def _measure(self) -> dict:
+        """Return what the allocation measures on the dense model, by block or projection."""
+        if self.allocation.measure is None:
+            return {}
+        if (evidence := self.steps.load('evidence')) is None:
+            evidence = self.allocation.measure(self.subject)
+            self.steps.save('evidence', evidence)
+        return evidence
 
-    def _plan(self, outliers: dict[str, float]) -> dict[str, int]:
+    def _plan(self, evidence: dict) -> dict[str, int]:
         """Return how many weights of each projection are pruned."""
         members = self._sharers()
-        shares = [Share(component, sum(p.count for p in projections), outliers.get(name))
+        shares = [Share(component, sum(p.count for p in projections), evidence.get(name))
                   for name, component, projections in members]
         budgets = {}
         for (_, component, projections), sparsity in zip(
@@ -201,7 +198,7 @@ class _Run:
     def _sharers(self) -> list[tuple[str, str, tuple[Projection, ...]]]:
         """Return what gets a share of the budget: its name, component and projections."""
         blocks = [block for block in self._blocks() if block.name in self.chosen]
-        if ALLOCATIONS[self.settings.allocation].by_projection:
+        if self.allocation.by_projection:
             return [(projection.name, block.component, (projection,))
                     for block in blocks for projection in self.chosen[block.name]]
         return [(block.name, block.component, self.chosen[block.name]) for block in blocks]
@@ -212,7 +209,8 @@ class _Run:
         dense = Lane('dense', self.model, self.chains, self.held_out, self.stash)
         pruned = Lane('pruned', self.model, self.chains, self.held_out, self.stash)
         reports = []
-        for chain, position, block in self._steps(calibration, dense, pruned, what='pruning'):
+        lanes = [calibration, dense, pruned]
+        for chain, position, block in walk(self.subject, lanes, 'pruning'):
             dense.advance(chain, position)
             report = self.steps.load(block.name)
             if report:
@@ -240,19 +238,6 @@ class _Run:
             weight = self.model.module.get_submodule(projection.name).weight
             weight.data = stored.to(weight.device, weight.dtype)
 
-    def _steps(self, *lanes: Lane, what: str):
-        """Go through all blocks with the lanes, each block's weights loaded for its step."""
-        done, total = 0, len(self._blocks())
-        for chain in self.chains:
-            for lane in lanes:
-                lane.enter(chain)
-            for position, block in enumerate(chain.blocks):
-                done += 1
-                self.report(f'{what} {block.component} block {block.name} ({done}/{total})')
-                self.model.load(block.name)
-                yield chain, position, block
-                self.model.release(block.name)
-
     def _prune_block(self, lane: Lane, chain: Chain, position: int, counts) -> dict:
         """Prune a block and write it; return what is reported of it."""
         block = chain.blocks[position]
@@ -261,7 +246,7 @@ class _Run:
         pattern = parse_pattern(self.settings.pattern)
         collector = Collector(self.model.module, projections, method.statistic)
         lane.observe(chain, position, collector)
-        together, own = self._outliers(projections, collector)
+        together, own = outlier_shares(self.subject, projections, collector)
         entries = []
         for projection, outliers in zip(projections, own):
             weight = self.model.module.get_submodule(projection.name).weight
@@ -287,23 +272,6 @@ class _Run:
         self.written.write(name, stored)
         return stored.float()
 
-    def _outliers(self, projections, collector) -> tuple[float, list[float]]:
-        """
-        Return the share of Wanda scores above M times their mean.
-
-        :return: over the block's projections together (OWL's D), and for each by itself
-        """
-        above = self.settings.outlier_threshold
-        scores = [wanda_scores(self.model.module.get_submodule(p.name).weight.data,
-                               collector.of(p).norms()) for p in projections]
-        sums = [s.sum(dtype=torch.float64) for s in scores]
-        count = sum(p.count for p in projections)
-        mean = sum(sums) / count
-        together = sum(int((s > above * mean).sum()) for s in scores) / count
-        own = [int((s > above * total / s.numel()).sum()) / s.numel()
-               for s, total in zip(scores, sums)]
-        return together, own
-
     def _record(self, partial: Path, describe: dict, blocks: list[dict], losses: dict) -> dict:
         total = _tally([b['weights'] for b in blocks], [b['pruned'] for b in blocks])
         return {
@@ -317,7 +285,7 @@ class _Run:
                 'measured': total['sparsity'],
                 'prunable_weights': total['weights'],
                 'pruned_weights': total['pruned'],
-                'outliers_measured_on': 'the dense model' if self._needs_outliers()
+                'outliers_measured_on': 'the dense model' if self._measures_outliers()
                                         else 'the model as it is pruned',
             },
             'loss': losses,

@@ -66,6 +66,11 @@ class InputHessian:
         return self.matrix.diagonal().sqrt()
 
 
+def wanda_scores(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Return |W_ij| * ||X_j||_2 (rows x columns) for input norms (columns,)."""
+    return weight.abs() * norms
+
+
 class Collector:
     """
     Accumulates a statistic for each of a block's projections while the block runs.

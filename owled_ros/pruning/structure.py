@@ -92,8 +92,16 @@ def find_chains(model: StreamedModel, sample: dict) -> list[Chain]:
     if not names:
         raise UserError(f'The model in {model.directory} has no prunable block: no list of '
                         'sibling modules with linear layers that feed one another.')
-    return [_chain(model, passage, name, 'language' if name == names[-1] else 'vision')
-            for name in names]
+    chains = [_chain(model, passage, name, 'language' if name == names[-1] else 'vision')
+              for name in names]
+    for number, chain in enumerate(chains):
+        inside = [other for other in chains[:number] + chains[number + 1:]
+                  if f'{other.blocks[0].name}.'.startswith(f'{chain.root}.' if chain.root else '')]
+        if inside:
+            raise UserError(f'The blocks {chain.blocks[0].name} and {inside[0].blocks[0].name} '
+                            f'of {model.directory} are called by the same module, which is not '
+                            'supported.')
+    return chains
 
 
 def possible_blocks(model: StreamedModel) -> list[Block]:

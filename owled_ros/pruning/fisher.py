@@ -1,0 +1,194 @@
+"""
+Allocation by the loss itself: one threshold over W^2 F for all projections.
+
+F is the mean over sequences of the squared gradient of the loss, so that W^2 F / 2 is what
+clearing a weight costs to second order (Optimal Brain Damage, LeCun et al. 1990; with the Fisher
+information for the Hessian, arXiv 1801.05787, sec. 2). The backward pass is streamed as the
+forward pass is: block outputs are put aside on the way up, and blocks are taken in reverse.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch.nn import functional
+from torch.utils import _pytree as pytree
+
+from owled_ros.pruning.lane import Lane
+from owled_ros.pruning.measuring import Subject, walk
+from owled_ros.pruning.structure import Block, Chain
+
+LOWEST, HIGHEST, BINS = -40.0, 10.0, 1000   # of log10(W^2 F)
+
+
+def measure_fisher(subject: Subject) -> dict[str, list[int]]:
+    """Return a histogram of log10(W^2 F) for every projection to be pruned."""
+    everything = [replace(chain, taps=tuple(range(len(chain.blocks))))
+                  for chain in subject.chains]
+    lane = Lane('fisher', subject.model, everything, subject.samples, subject.stash)
+    for chain, position, _ in walk(replace(subject, chains=everything), [lane], 'forward through'):
+        lane.advance(chain, position)
+    backward = _Backward(subject, lane)
+    backward.through_head()
+    histograms = {}
+    for number in reversed(range(len(everything))):
+        histograms |= backward.through_chain(number)
+        backward.through_glue(number)
+    lane.close()
+    return histograms
+
+
+class _Backward:
+    """The gradients on their way down, put aside between steps like activations."""
+
+    def __init__(self, subject: Subject, lane: Lane):
+        self._subject = subject
+        self._lane = lane
+        self._stash = subject.stash
+
+    def through_head(self) -> None:
+        """Bring every sample's loss to the block outputs that the head reads."""
+        for index in range(len(self._lane.samples)):
+            leaves = self._tap_leaves(index, self._subject.chains)
+            with torch.enable_grad():
+                loss, tokens = self._lane.loss(index, leaves)
+            if tokens:
+                self._push(index, leaves, [loss / tokens], None)
+
+    def through_chain(self, number: int) -> dict[str, list[int]]:
+        """Go down a chain block by block; return the histograms of its projections."""
+        chain = self._lane.chains[number]
+        model = self._subject.model
+        self._lane.enter(chain)
+        histograms = {}
+        for position in reversed(range(len(chain.blocks))):
+            block = chain.blocks[position]
+            self._subject.tell(f'backward through {block.component} block {block.name}')
+            model.load(block.name)
+            histograms |= self._through_block(chain, position, block, keep_call=number > 0)
+            model.release(block.name)
+        return histograms
+
+    def through_glue(self, number: int) -> None:
+        """Go down from what a chain was called with to the chains before it."""
+        if number == 0:
+            return
+        chain = self._lane.chains[number]
+        for index in range(len(self._lane.samples)):
+            key = ('fisher', 'call gradients', index)
+            if key not in self._stash:
+                continue
+            leaves = self._tap_leaves(index, self._subject.chains[:number])
+            with torch.enable_grad():
+                call = self._lane.run_to_root(index, chain, leaves)
+            pairs = [(tensor, gradient) for tensor, gradient in zip(
+                _floats(call), self._stash.get(key)) if gradient is not None
+                and tensor.requires_grad]
+            if pairs and leaves:
+                self._push(index, leaves, *map(list, zip(*pairs)))
+            self._stash.drop(key)
+
+    def _through_block(self, chain: Chain, position: int, block: Block, keep_call: bool) -> dict:
+        module = self._subject.model.module
+        chosen = self._subject.chosen.get(block.name, ())
+        weights = [module.get_submodule(p.name).weight.requires_grad_() for p in chosen]
+        squares = [torch.zeros_like(weight) for weight in weights]
+        for index in self._lane.present():
+            arriving = self._arriving(index, chain, position)
+            if arriving is None:
+                continue
+            call = self._lane.call(index)
+            floats = [tensor.requires_grad_() for tensor in _floats(call)] if keep_call else []
+            below = None
+            if position:
+                below = self._lane.output(index, chain, position - 1).requires_grad_()
+            with torch.enable_grad():
+                hidden = self._lane.run_block(call, chain, position, below)
+            wanted = [*weights, *floats, *([below] if position else [])]
+            found = torch.autograd.grad(hidden, wanted, arriving, allow_unused=True)
+            for square, gradient in zip(squares, found):
+                if gradient is not None:
+                    square += gradient.square()
+            self._keep_call_gradients(index, found[len(weights):len(weights) + len(floats)])
+            if position and found[-1] is not None:
+                self._add(index, chain, position - 1, found[-1])
+        count = len(self._lane.samples)
+        return {p.name: _histogram(weight.detach().square() * square / count)
+                for p, weight, square in zip(chosen, weights, squares)}
+
+    def _keep_call_gradients(self, index: int, found) -> None:
+        if not found:
+            return
+        key = ('fisher', 'call gradients', index)
+        before = self._stash.get(key) if key in self._stash else [None] * len(found)
+        self._stash.put(key, [_sum(one, other) for one, other in zip(before, found)])
+
+    def _tap_leaves(self, index: int, chains: list[Chain]) -> dict:
+        found = {(chain.root, position): self._lane.output(index, chain, position)
+                 for chain in chains for position in chain.taps}
+        return {key: tensor.requires_grad_() for key, tensor in found.items()
+                if tensor is not None}
+
+    def _push(self, index: int, leaves: dict, outputs: list, gradients: list | None) -> None:
+        found = torch.autograd.grad(outputs, list(leaves.values()), gradients, allow_unused=True)
+        roots = {chain.root: chain for chain in self._lane.chains}
+        for (root, position), gradient in zip(leaves, found):
+            if gradient is not None:
+                self._add(index, roots[root], position, gradient)
+
+    def _arriving(self, index: int, chain: Chain, position: int) -> torch.Tensor | None:
+        key = ('fisher', 'gradient', index, chain.root, position)
+        if key not in self._stash:
+            return None
+        gradient = self._stash.get(key)
+        self._stash.drop(key)
+        return gradient
+
+    def _add(self, index: int, chain: Chain, position: int, gradient: torch.Tensor) -> None:
+        key = ('fisher', 'gradient', index, chain.root, position)
+        before = self._stash.get(key) if key in self._stash else None
+        self._stash.put(key, _sum(before, gradient))
+
+
+def fisher(shares, sparsity: float, settings) -> list[float]:
+    """
+    Prune what costs least, whatever projection it is in.
+
+    The threshold on W^2 F is bisected until the mean sparsity is the target; every projection's
+    sparsity stays within 2 lambda below and lambda above it.
+    """
+    low = max(0.0, sparsity - 2 * settings.outlier_width)
+    high = sparsity + settings.outlier_width
+    histograms = torch.tensor([share.evidence for share in shares], dtype=torch.float64)
+    below = functional.pad(histograms.cumsum(1), (1, 0)) / histograms.sum(1, keepdim=True)
+    weights = torch.tensor([share.count for share in shares], dtype=torch.float64)
+    weights /= weights.sum()
+
+    def sparsities(threshold: float) -> torch.Tensor:
+        whole = min(int(threshold), BINS - 1)
+        part = threshold - whole
+        return (below[:, whole] * (1 - part) + below[:, whole + 1] * part).clamp(low, high)
+
+    start, end = 0.0, float(BINS)
+    for _ in range(60):
+        middle = (start + end) / 2
+        if (sparsities(middle) * weights).sum() < sparsity:
+            start = middle
+        else:
+            end = middle
+    return sparsities(end).tolist()
+
+
+def _histogram(costs: torch.Tensor) -> list[int]:
+    scaled = (costs.log10() - LOWEST) / (HIGHEST - LOWEST) * BINS
+    return torch.bincount(scaled.clamp(0, BINS - 1).long().flatten(), minlength=BINS).tolist()
+
+
+def _floats(tree) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree)
+            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+
+
+def _sum(one, other):
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other

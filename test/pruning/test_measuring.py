@@ -1,0 +1,105 @@
+"""What allocations measure, against whole forwards and backwards of the whole model."""
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoModelForImageTextToText
+
+from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning.allocation import Share
+from owled_ros.pruning.fisher import BINS, _histogram, fisher, measure_fisher
+from owled_ros.pruning.measuring import Subject, measure_ablation
+from owled_ros.pruning.patterns import Cut, choose
+from owled_ros.pruning.stash import Stash
+from owled_ros.pruning.streaming import StreamedModel
+from owled_ros.pruning.structure import find_chains
+
+
+@pytest.fixture
+def subject(llava_dir, samples, tmp_path):
+    model = StreamedModel(llava_dir, torch.device('cpu'))
+    chains = find_chains(model, samples[0])
+    chosen = {block.name: block.projections for chain in chains for block in chain.blocks}
+    return Subject(model, chains, chosen, list(samples), Stash(tmp_path / 'stash', 1 << 20),
+                   PruningSettings(sparsity=0.7), lambda line: None)
+
+
+def load(directory):
+    return AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+def loss(model, sample, reduction='sum'):
+    labels = sample['input_ids'][0].clone()
+    labels[labels == 99] = -100
+    return functional.cross_entropy(
+        model(**sample).logits[0, :-1], labels[1:], ignore_index=-100, reduction=reduction)
+
+
+def test_fisher_is_the_squared_gradient_of_the_whole_model(subject, llava_dir, samples):
+    found = measure_fisher(subject)
+    model = load(llava_dir)
+    squares = {name: 0 for name in found}
+    for sample in samples:
+        model.zero_grad()
+        loss(model, sample, 'mean').backward()
+        for name in found:
+            squares[name] = squares[name] + model.get_submodule(name).weight.grad.square()
+    assert len(found) == 3 * 6 + 3 * 7
+    for name, histogram in found.items():
+        weight = model.get_submodule(name).weight.detach()
+        expected = _histogram(weight.square() * squares[name] / len(samples))
+        moved = sum(abs(a - b) for a, b in zip(found[name], expected)) / 2
+        assert sum(histogram) == weight.numel() and moved <= 0.01 * weight.numel(), name
+
+
+def test_samples_without_an_image_have_a_gradient_too(subject, samples):
+    text = {name: value[:, 16:] for name, value in samples[1].items() if value.dim() == 2}
+    subject.samples[1] = text
+    assert len(measure_fisher(subject)) == 39
+
+
+@torch.no_grad()
+def test_ablation_is_the_rise_of_the_loss(subject, llava_dir, samples):
+    found = measure_ablation(subject)
+    assert len(found) == 6
+    for name in ('model.vision_tower.encoder.layers.1', 'model.language_model.layers.0'):
+        model = load(llava_dir)
+        dense = sum(loss(model, sample) for sample in samples)
+        inputs, linears = {}, {}
+        for short, module in model.get_submodule(name).named_modules():
+            if isinstance(module, torch.nn.Linear):
+                linears[short] = module
+                module.register_forward_pre_hook(lambda m, args, short=short: inputs.setdefault(
+                    short, []).append(args[0].reshape(-1, m.in_features)))
+        for sample in samples:
+            model(**sample)
+        seen = {short: torch.cat(parts).norm(dim=0) for short, parts in inputs.items()}
+        for short, linear in linears.items():
+            cut = Cut(round(0.7 * linear.weight.numel()))
+            linear.weight.masked_fill_(choose(linear.weight.abs() * seen[short], cut), 0)
+        tokens = sum(sample['input_ids'].shape[1] - 16 for sample in samples)
+        rise = (sum(loss(model, sample) for sample in samples) - dense) / tokens
+        assert found[name] == pytest.approx(float(rise), rel=1e-3, abs=1e-6)
+
+
+def test_one_threshold_for_all():
+    spread = [0] * BINS
+    cheap, dear = spread.copy(), spread.copy()
+    for index in range(100):
+        cheap[400 + index] = 10
+        dear[450 + index] = 10
+    shares = [Share('language', 1000, cheap), Share('language', 1000, dear)]
+    wide = PruningSettings(outlier_width=0.3)
+    assert fisher(shares, 0.5, wide) == pytest.approx([0.75, 0.25], abs=1e-6)
+    narrow = PruningSettings(outlier_width=0.1)     # 0.3 to 0.6 is allowed
+    assert fisher(shares, 0.5, narrow) == pytest.approx([0.6, 0.4], abs=1e-6)
+
+
+@pytest.mark.parametrize('allocation', ['fisher', 'ablation', 'shuffled'])
+def test_the_budget_is_exact_whatever_is_measured(llava_dir, samples, tmp_path, allocation):
+    record = prune(llava_dir, samples, PruningSettings(sparsity=0.6, allocation=allocation),
+                   tmp_path / 'out', progress=lambda line: None)
+    for component in ('vision', 'language'):
+        blocks = [b for b in record['blocks'] if b['component'] == component]
+        assert sum(b['pruned'] for b in blocks) == round(0.6 * sum(b['weights'] for b in blocks))
+        assert len({round(b['sparsity'], 4) for b in blocks}) > 1
