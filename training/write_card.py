@@ -5,6 +5,7 @@
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from owled_ros.driver.driver import Driver
@@ -69,6 +70,10 @@ ROWS = {
 }
 
 
+def shown(value):
+    return '–' if math.isnan(value) else f'{value:.4g}'
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('model', type=Path)
@@ -79,7 +84,7 @@ def main():
     seeing, blind = (measure(ask(driver, cases, total=arguments.scenes, progress=print), WHEELBASE)
                      for cases in (scene_cases(arguments.scenes),
                                    (case.blind() for case in scene_cases(arguments.scenes))))
-    rows = '\n'.join(f'| {what} | {seeing[name]:.4g} | {blind[name]:.4g} |'
+    rows = '\n'.join(f'| {what} | {shown(seeing[name])} | {shown(blind[name])} |'
                      for name, what in ROWS.items())
     weights = (arguments.model / 'model.safetensors').stat().st_size
     (arguments.model / 'README.md').write_text(CARD.format(

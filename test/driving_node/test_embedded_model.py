@@ -1,19 +1,14 @@
 """The node as users start it: its own program, the embedded model, pictures of a scene."""
 
-from importlib.resources import files
 from pathlib import Path
 import signal
-
-import pytest
 
 from owled_ros.msg import DrivingAction
 from owled_ros.ros import messages
 
 NODE = Path(__file__).parents[2] / 'owled_ros' / 'driving_node.py'
-WEIGHTS = files('owled_ros') / 'assets' / 'embedded' / 'model.safetensors'
 
 
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason='the embedded model is not there')
 def test_the_embedded_model_drives_and_explains(start):
     rig = start('embedded', program=NODE)
     rig.wait_until_heard()
