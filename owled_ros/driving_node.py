@@ -220,8 +220,9 @@ class DrivingNode(ManagedNode):
         worker, self._worker = self._worker, None
         self._driver, self._model = None, ''
         # A process that ends takes its threads along and need not wait for them.
-        patience = 0.0 if self._ending.is_set() else WORKER_PATIENCE
-        if worker is not None and not worker.stop(patience):
+        ending = self._ending.is_set()
+        if worker is not None and not worker.stop(0.0 if ending else WORKER_PATIENCE) \
+                and not ending:
             self.get_logger().warning(
                 'the model did not stop in time; its thread was left behind')
 

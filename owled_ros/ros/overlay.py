@@ -3,11 +3,12 @@
 import cv2
 import numpy as np
 
-GREEN, RED, WHITE, BLACK = (60, 220, 90), (235, 70, 60), (255, 255, 255), (0, 0, 0)
+GREEN, RED, WHITE = (60, 220, 90), (235, 70, 60), (255, 255, 255)
 LOOK_AHEAD = 25.0       # m of path drawn
 CAMERA_HEIGHT = 1.4     # m, for the drawing only
 FOCAL_SHARE = 0.9       # focal length as a share of the width, for the drawing only
 FULL_BAR = 5.0          # m/s^2 that fills half the bar
+TEXT_WIDTH = 900         # pixels of a picture's width at which the text has its full size
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -20,10 +21,10 @@ def draw_action(frame, action, text=''):
     _draw_path(picture, action.curvature)
     _draw_bar(picture, action.acceleration)
     name = action.maneuver.name.replace('_', ' ').lower()
-    _write(picture, 0, f'{name}  {action.acceleration:+.1f} m/s2  '
-           f'{np.degrees(action.steering_angle):+.1f} deg  -> {action.target_speed:.1f} m/s')
-    for line, words in enumerate(_wrap(text, picture.shape[1]), start=1):
-        _write(picture, line, words)
+    _write(picture, [
+        f'{name}  {action.acceleration:+.1f} m/s2  '
+        f'{np.degrees(action.steering_angle):+.1f} deg  -> {action.target_speed:.1f} m/s',
+        *_wrap(text, picture.shape[1])])
     return picture
 
 
@@ -50,12 +51,15 @@ def _draw_bar(picture, acceleration):
     cv2.rectangle(picture, (left, min(middle, end)), (left + thick, max(middle, end)), colour, -1)
 
 
-def _write(picture, line, words):
-    scale = picture.shape[1] / 1000
-    place = (int(12 * scale) + 4, int(34 * scale * (line + 1)))
-    # A dark rim keeps the words legible on any picture.
-    for colour, thickness in ((BLACK, 3), (WHITE, 1)):
-        cv2.putText(picture, words, place, FONT, scale, colour, thickness, cv2.LINE_AA)
+def _write(picture, lines):
+    """Write lines of words at the top, on a darkened band so that they can always be read."""
+    scale = picture.shape[1] / TEXT_WIDTH
+    step = max(int(34 * scale), 8)
+    band = picture[:step * len(lines) + step // 3]
+    band[:] = band // 3
+    for number, words in enumerate(lines, start=1):
+        cv2.putText(picture, words, (int(12 * scale) + 4, int(step * (number - 0.15))), FONT, scale,
+                    WHITE, 1, cv2.LINE_AA)
 
 
 def _wrap(text, width):
@@ -63,7 +67,7 @@ def _wrap(text, width):
     lines = ['']
     for word in text.split():
         longer = f'{lines[-1]} {word}'.strip()
-        if cv2.getTextSize(longer, FONT, width / 1000, 1)[0][0] > 0.9 * width:
+        if cv2.getTextSize(longer, FONT, width / TEXT_WIDTH, 1)[0][0] > 0.9 * width:
             lines.append(word)
         else:
             lines[-1] = longer
