@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = ('CMakeLists.txt', 'LICENSE', 'MANIFEST.in', 'README.md', 'package.xml',
            'pyproject.toml', 'requirements.txt', 'requirements-ros.txt', 'setup.py',
-           'config', 'launch', 'msg', 'owled_ros')
+           'config', 'launch', 'msg', 'owled_ros', 'resource')
 EXECUTABLES = ('driving_node', 'calibration_node')
 
 # What a program in the built workspace sees.
