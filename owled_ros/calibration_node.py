@@ -17,7 +17,7 @@ import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
@@ -27,6 +27,7 @@ from owled_ros.bags.samples import check_bag, Source
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingCommand
 from owled_ros.ros import qos
+from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.messages import time_message
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
@@ -319,7 +320,7 @@ def main(args=None):
         print(f'calibration_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return USER_ERROR
-    executor = MultiThreadedExecutor(num_threads=4)
+    executor = CalmExecutor(4)
     executor.add_node(node)
     spinner = threading.Thread(
         target=_spin, args=(executor, signals), name='executor', daemon=True)

@@ -19,7 +19,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
@@ -32,6 +32,7 @@ from owled_ros.ros import messages, parameters, qos
 from owled_ros.ros.counters import Counters
 from owled_ros.ros.decision_loop import DecisionLoop, one_line
 from owled_ros.ros.diagnostics import Diagnosis
+from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.inputs import Inputs
 from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.model_worker import ModelWorker
@@ -310,7 +311,7 @@ def main(args=None, load_driver=load_embedded_or_named):
         print(f'driving_node: {one_line(error)}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2
-    executor = MultiThreadedExecutor(num_threads=EXECUTOR_THREADS)
+    executor = CalmExecutor(EXECUTOR_THREADS)
     executor.add_node(node)
     spinner = threading.Thread(
         target=_spin, args=(executor, signals), name='executor', daemon=True)
