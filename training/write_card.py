@@ -48,6 +48,8 @@ Shares are between 0 and 1. The steering is that of a vehicle with a wheelbase o
   heeding it.
 - Distances are those of a camera with a field of view of 54 degrees, 1.25 to 1.65 m above the road.
 - What it says about pedestrians in the lane is wrong as often as the table says.
+- It was never driven in closed loop. Standing close to a red light it may pull away, as one frame
+  of the demo shows: few of its scenes stand still.
 
 ## How it was made
 
