@@ -17,7 +17,6 @@ import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
@@ -322,9 +321,7 @@ def main(args=None):
         return USER_ERROR
     executor = CalmExecutor(4)
     executor.add_node(node)
-    spinner = threading.Thread(
-        target=_spin, args=(executor, signals), name='executor', daemon=True)
-    spinner.start()
+    spinner = executor.spin_in_thread(signals)
     threading.Thread(target=_end_with, args=(node, signals), name='end', daemon=True).start()
     signal = signals.wait()
     end_within(PATIENCE + 10)
@@ -337,16 +334,6 @@ def main(args=None):
     # The status is the result, and a thread that is still in compiled code (of the executor, of
     # torch) could abort the interpreter at its end.
     leave(status)
-
-
-def _spin(executor, signals):
-    """Spin outside the main thread, which signal handlers need for themselves."""
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    finally:
-        signals.end()
 
 
 def _end_with(node, signals):

@@ -19,7 +19,6 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
@@ -313,9 +312,7 @@ def main(args=None, load_driver=load_embedded_or_named):
         return 2
     executor = CalmExecutor(EXECUTOR_THREADS)
     executor.add_node(node)
-    spinner = threading.Thread(
-        target=_spin, args=(executor, signals), name='executor', daemon=True)
-    spinner.start()
+    spinner = executor.spin_in_thread(signals)
     signal = signals.wait()
     end_within(END_WITHIN)
     node.get_logger().info(f'ends on {signal}' if signal else 'ends: its executor has ended')
@@ -327,16 +324,6 @@ def main(args=None, load_driver=load_embedded_or_named):
     # Everything of ours is closed. The interpreter's own end takes long with torch in it, waits
     # for threads that hang, and aborts when one of them still runs compiled code.
     leave(0 if signal else 1)
-
-
-def _spin(executor, signals):
-    """Spin outside the main thread, which signal handlers need for themselves."""
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    finally:
-        signals.end()
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 import threading
 
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 
 BEGIN_WITHIN = 0.05  # s to wait for a free thread before looking for other work
 
@@ -36,3 +36,17 @@ class CalmExecutor(MultiThreadedExecutor):
         super().__init__(num_threads, **options)
         self._executor.shutdown()  # of Humble, Jazzy and Kilted alike; it has no threads yet
         self._executor = CalmPool(num_threads)
+
+    def spin_in_thread(self, signals):
+        """Spin outside the main thread, which `signals` (EndSignals) needs; return the thread."""
+        def spin():
+            try:
+                self.spin()
+            except ExternalShutdownException:
+                pass
+            finally:
+                signals.end()
+
+        thread = threading.Thread(target=spin, name='executor', daemon=True)
+        thread.start()
+        return thread

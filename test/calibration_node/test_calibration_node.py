@@ -9,9 +9,8 @@ import weakref
 
 import numpy as np
 import pytest
+import rclpy
 import yaml
-
-rclpy = pytest.importorskip('rclpy')
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # s; a busy machine imports torch for minutes

@@ -10,8 +10,6 @@ from owled_ros.driver.action import Action, EgoState, Maneuver
 from owled_ros.errors import UserError
 import pytest
 
-pytest.importorskip('rclpy')
-
 START = 1_000 * 10**9
 
 # Writes one line of JSON for every message, in the order of arrival, until told to end.
