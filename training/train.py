@@ -44,7 +44,6 @@ class Batches:
     """Decodes shards in the background into batches of tensors, in a seeded order."""
 
     def __init__(self, directory, processor, batch, seed):
-        self.shards = sorted(Path(directory).glob('*.npz'))
         self.processor, self.batch, self.seed = processor, batch, seed
         self.directory = Path(directory)
         self.queue = Queue(maxsize=24)
@@ -54,7 +53,7 @@ class Batches:
         return self.queue.get()
 
     def _run(self):
-        random, epoch = np.random.default_rng(self.seed), 0
+        random = np.random.default_rng(self.seed)
         while True:
             shards = sorted(self.directory.glob('*.npz'))  # rendering may still be going on
             for index in random.permutation(len(shards)):
@@ -62,7 +61,6 @@ class Batches:
                 order = random.permutation(len(shard['ends']))
                 for first in range(0, len(order) - self.batch + 1, self.batch):
                     self.queue.put(self._batch(shard, order[first:first + self.batch]))
-            epoch += 1
 
     def _batch(self, shard, rows):
         starts = np.concatenate([[0], shard['ends'][:-1]])

@@ -34,7 +34,7 @@ class Driver:
         self.backend_reason = f'{next(model.parameters()).dtype} on {self.device}'
         self.requested_sparsity = float((report or {}).get('sparsity', {}).get('requested', 0.0))
         self.measured_sparsity = float((report or {}).get('sparsity', {}).get('measured', 0.0))
-        self._trees = {}
+        self._literals, self._trees = {}, {}
 
     @classmethod
     def load(cls, model, *, device='auto', dtype='auto', expected_hash=''):
@@ -63,7 +63,7 @@ class Driver:
         decoder = Decoder(self.model, self._inputs(frame, ego, command))
         values, confidence = {}, 1.0
         for literal, blank, name in self.format.answer_parts():
-            decoder.feed(tokenize(self.processor, literal))
+            decoder.feed(self._literal(literal))
             if name == 'explanation':
                 break
             values[name], probability = decode_field(decoder, self._tree(name, blank, command))
@@ -88,6 +88,11 @@ class Driver:
         dtype = self.model.dtype
         return {name: value.to(self.device, dtype if value.is_floating_point() else None)
                 for name, value in inputs.items()}
+
+    def _literal(self, text):
+        if text not in self._literals:
+            self._literals[text] = tokenize(self.processor, text)
+        return self._literals[text]
 
     def _tree(self, name, blank, command):
         key = (name, blank, command.route if name == 'maneuver' else None)

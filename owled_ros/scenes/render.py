@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from owled_ros.scenes.scene import LENGTH
+from owled_ros.scenes.scene import LENGTH, LIGHT_STATES
 
 SHIFT = 4  # fractional bits of OpenCV's coordinates, for edges without steps
 NEAREST = 2.5  # m; the road closer than this lies below the image
@@ -304,7 +304,7 @@ class _Labels:
         if light is None:
             return
         kerb = -(road.lanes_right + 0.5) * road.lane_width - 0.8
-        state = ('none', 'red', 'amber', 'green').index(light.state)
+        state = LIGHT_STATES.index(light.state)
         for d, bottom in ((kerb, 2.5), (0.0, 4.6)):
             cells = self._cells(light.s + light.setback, d, 0.6, bottom - 0.1, bottom + 1.3)
             if cells is not None:
