@@ -153,8 +153,8 @@ class _Passage:
     def __init__(self, lists: dict[str, list[str]]):
         self.lists = lists
         self.calls = []         # names of candidates, in the order of their calls
-        self.leaves = {}        # candidate -> its output, as a leaf of the autograd graph
-        self.inputs = {}        # candidate -> the tensors that it was given
+        self.leaves = {}        # candidate -> what its output is made of: a leaf for autograd
+        self.inputs = {}        # candidate -> sums of the tensors that it was given
         self.reshaping = set()  # lists whose modules return another shape than they are given
         self.tuple_size = {}
         self.entered = {}       # module -> how often it was called
@@ -179,7 +179,7 @@ class _Passage:
     def taps(self, name: str) -> tuple[int, ...]:
         """Return which modules of a list are read outside of it."""
         mine = self.lists[name]
-        outside = [self.result]
+        outside = [self.result.sum()]
         for block, given in self.inputs.items():
             if block not in mine:
                 outside += given
@@ -194,9 +194,9 @@ class _Passage:
                 return name
         return ''
 
-    def _reads(self, tensors: list[torch.Tensor], candidates: list[str]) -> list[str]:
-        """Return the candidates whose output some of the tensors were computed from."""
-        total = sum(t.sum() for t in tensors if t.requires_grad)
+    def _reads(self, sums: list[torch.Tensor], candidates: list[str]) -> list[str]:
+        """Return the candidates whose output some of the sums were computed from."""
+        total = sum(s for s in sums if s.requires_grad)
         ran = [name for name in candidates if name in self.leaves]
         if not isinstance(total, torch.Tensor) or not ran:
             return []
@@ -222,15 +222,18 @@ def _watch(model: StreamedModel, lists: dict[str, list[str]], sample: dict) -> _
         def run(*args, **kwargs):
             given = hidden_of(args, kwargs)
             passage.calls.append(block)
-            passage.inputs[block] = [value for value in (*args, *kwargs.values())
-                                     if isinstance(value, torch.Tensor)]
+            # Sums instead of tensors: what is kept of a block must not be as large as its output.
+            passage.inputs[block] = [value.sum() for value in (*args, *kwargs.values())
+                                     if isinstance(value, torch.Tensor) and value.requires_grad]
             returned = given
             if name not in passage.tuple_size or name in passage.reshaping:
                 returned = _compute(model, block, forward, args, kwargs, passage.tuple_size, name)
                 if returned.shape != given.shape:
                     passage.reshaping.add(name)
-            passage.leaves[block] = returned.detach().clone().requires_grad_()
-            return with_hidden(passage.leaves[block] * 1, passage.tuple_size[name])
+            nothing = torch.zeros((), dtype=returned.dtype, device=returned.device)
+            passage.leaves[block] = nothing.expand(returned.shape).requires_grad_()
+            return with_hidden(returned.detach() + passage.leaves[block],
+                               passage.tuple_size[name])
         return run
 
     with torch.enable_grad(), replaced(model.module, dict.fromkeys(owner, cut)), \
