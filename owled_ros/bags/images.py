@@ -57,8 +57,10 @@ class RawImage:
 
 @dataclass(frozen=True)
 class CompressedImage:
-    """The part of sensor_msgs/CompressedImage that matters here."""
+    """The part of sensor_msgs/CompressedImage that matters here, and the size in its header."""
 
+    height: int
+    width: int
     format: str
     data: bytes
 
@@ -70,6 +72,13 @@ def decode(image):
             pixels = image_to_cvimage(image, 'rgb8')
         else:
             pixels = compressed_image_to_cvimage(image)
+            # The size was checked in the header that was found; a picture of another size came
+            # from another header, and nobody has asked how large it may be. (OpenCV turns a JPEG
+            # that says that its camera was held upright.)
+            if sorted(pixels.shape[:2]) != sorted((image.height, image.width)):
+                raise UnreadableImage(
+                    f'the {image.format} image has {pixels.shape[1]}x{pixels.shape[0]} pixels, '
+                    f'and {image.width}x{image.height} in its header')
             grey = pixels.ndim == 2
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
     except (ImageError, AssertionError, cv2.error) as error:
@@ -133,7 +142,7 @@ def _checked_compressed(message, max_pixels):
     _check_size(height, width, max_pixels)
     if not whole:
         raise UnreadableImage(f'a compressed image of {len(data)} bytes is cut short')
-    return CompressedImage(message.format, data)
+    return CompressedImage(height, width, message.format, data)
 
 
 def _check_size(height, width, max_pixels):
@@ -147,6 +156,8 @@ def _check_size(height, width, max_pixels):
 def _png_size(data):
     if len(data) < 24:
         raise UnreadableImage(f'a compressed image of {len(data)} bytes is cut short')
+    if data[12:16] != b'IHDR':
+        raise UnreadableImage('a PNG image does not begin with its header')
     return struct.unpack('>II', data[16:24])
 
 
@@ -161,5 +172,8 @@ def _jpeg_size(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack('>HH', data[at + 5:at + 9])
             return width, height
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # TEM and RST stand alone, without a length
+            at += 2
+            continue
         at += 2 + struct.unpack('>H', data[at + 2:at + 4])[0]
     raise UnreadableImage('a JPEG image has no header that gives its size')

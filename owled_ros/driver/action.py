@@ -144,6 +144,12 @@ class Limits:
                 f'deceleration ({self.deceleration}); it must be at least as large')
 
 
+def top_speed(limits, command):
+    """The speed [m/s] that no action may aim beyond: the configured one, or the commanded."""
+    commanded = command.speed_limit
+    return limits.speed if math.isnan(commanded) else min(limits.speed, commanded)
+
+
 @dataclass(frozen=True)
 class LimitedAction:
     """An action that respects the limits, with the fields of DrivingAction.msg."""
@@ -190,13 +196,14 @@ class ActionLimiter:
             raise InvalidAction(f'the maneuver {action.maneuver.name} was not asked for')
         applied = LimitsApplied.NONE
         since, acceleration_before, angle_before = self._start(ego, time)
-        acceleration, bits = self._acceleration(action, ego, acceleration_before, since)
+        fastest = top_speed(self.limits, command)
+        acceleration, bits = self._acceleration(action, ego, fastest, acceleration_before, since)
         applied |= bits
         angle, bits = self._steering(action.curvature, angle_before, since)
         applied |= bits
         target_speed = max(0.0, ego.speed + acceleration * self.horizon)
-        if target_speed > self.limits.speed:
-            target_speed = self.limits.speed
+        if target_speed > fastest:
+            target_speed = fastest
             applied |= LimitsApplied.SPEED
         self._previous = (time, acceleration, angle)
         self._count(applied)
@@ -216,13 +223,13 @@ class ActionLimiter:
         # A pause must not turn into a jump: never allow more change than one horizon gives.
         return min(max(time - before, 0.0), self.horizon), acceleration, angle
 
-    def _acceleration(self, action, ego, before, since):
+    def _acceleration(self, action, ego, fastest, before, since):
         limits, applied = self.limits, LimitsApplied.NONE
         emergency = action.maneuver == Maneuver.EMERGENCY_STOP
         floor = -(limits.emergency_deceleration if emergency else limits.deceleration)
         wanted = action.acceleration
         # Above the speed limit the least comfortable answer that is still allowed is to brake.
-        ceiling_by_speed = max((limits.speed - ego.speed) / self.horizon, floor)
+        ceiling_by_speed = max((fastest - ego.speed) / self.horizon, floor)
         if wanted > ceiling_by_speed:
             wanted, applied = ceiling_by_speed, applied | LimitsApplied.SPEED
         bounded = min(max(wanted, floor), limits.acceleration)

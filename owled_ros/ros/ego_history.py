@@ -11,8 +11,10 @@ from owled_ros.ros.refused import Refused
 KEPT = 2.0               # s of odometry kept
 MAX_SPEED = 100.0        # m/s; no road vehicle that this drives is faster
 MAX_YAW_RATE = 5.0       # rad/s
-MAX_ACCELERATION = 20.0  # m/s^2, twice what tyres can do
+MAX_ACCELERATION = 20.0  # m/s^2, along or across; twice what tyres can do
+MAX_YAW_ACCELERATION = 20.0  # rad/s^2
 SPEED_NOISE = 1.0        # m/s of difference that is no jump however small the time between
+YAW_RATE_NOISE = 0.5     # rad/s, likewise
 RECOVERY = 0.5           # s after which a jump is taken for the new truth
 
 
@@ -101,6 +103,10 @@ def _implausible(motion, now, max_clock_skew):
     if not (abs(motion.speed) <= MAX_SPEED and abs(motion.yaw_rate) <= MAX_YAW_RATE):
         return (f'the odometry cannot be true: speed {motion.speed:g} m/s, '
                 f'yaw rate {motion.yaw_rate:g} rad/s')
+    across = abs(motion.speed * motion.yaw_rate)
+    if across > MAX_ACCELERATION:
+        return (f'the odometry cannot be true: a speed of {motion.speed:g} m/s with a yaw rate of '
+                f'{motion.yaw_rate:g} rad/s is {across:.0f} m/s^2 across')
     ahead = (motion.stamp - now) / 1e9
     if ahead > max_clock_skew:
         return (f'the odometry is stamped {ahead:.3f} s in the future; '
@@ -111,9 +117,14 @@ def _implausible(motion, now, max_clock_skew):
 def _jump(newest, motion):
     """Why `motion` cannot follow (or precede) `newest`, or None."""
     gap = abs(motion.stamp - newest.stamp) / 1e9
+    if gap >= RECOVERY:
+        return None
     change = abs(motion.speed - newest.speed)
-    if gap < RECOVERY and change > MAX_ACCELERATION * gap + SPEED_NOISE:
+    if change > MAX_ACCELERATION * gap + SPEED_NOISE:
         return f'the speed of the odometry jumped by {change:.1f} m/s within {gap:.3f} s'
+    change = abs(motion.yaw_rate - newest.yaw_rate)
+    if change > MAX_YAW_ACCELERATION * gap + YAW_RATE_NOISE:
+        return f'the yaw rate of the odometry jumped by {change:.1f} rad/s within {gap:.3f} s'
     return None
 
 

@@ -19,15 +19,19 @@ def nanoseconds(stamp):
 
 
 def time_message(stamp):
-    """Return nanoseconds as a builtin_interfaces Time."""
+    """Return nanoseconds as a builtin_interfaces Time, clipped to what it can hold."""
     seconds, rest = divmod(stamp, NANOSECONDS)
-    return Time(sec=seconds, nanosec=rest)
+    return Time(sec=_int32(seconds), nanosec=rest)
 
 
 def duration_message(duration):
     """Return nanoseconds as a builtin_interfaces Duration, clipped to what it can hold."""
     seconds, rest = divmod(duration, NANOSECONDS)
-    return Duration(sec=min(max(seconds, -2**31), 2**31 - 1), nanosec=rest)
+    return Duration(sec=_int32(seconds), nanosec=rest)
+
+
+def _int32(value):
+    return min(max(value, -2**31), 2**31 - 1)
 
 
 def towards_zero(value):

@@ -5,7 +5,8 @@ import math
 import threading
 import time
 
-from owled_ros.driver.action import InvalidAction, LimitedAction, Maneuver, Status
+from owled_ros.driver.action import (
+    Action, InvalidAction, LimitedAction, Maneuver, Status, top_speed)
 from owled_ros.ros.refused import Refused
 
 NO_FRAME = 0  # stamp of a report that no frame led to
@@ -111,8 +112,10 @@ class ActionOutlet:
                 return None
             try:
                 self._check_in_time(frame)
+                if not isinstance(action, Action):
+                    raise InvalidAction(f'the model answered a {type(action).__name__}, no action')
                 limited = self._limiter.apply(action, ego, command, time.monotonic())
-                _check_limits(limited, self._limiter.limits)
+                _check_limits(limited, self._limiter.limits, command)
             except InvalidAction as error:
                 self.refuse(Refused(Status.INVALID_OUTPUT, str(error)), frame.ticket,
                             frame.stamp, compute_time)
@@ -173,9 +176,10 @@ class ActionOutlet:
         return report
 
 
-def _check_limits(action, limits):
+def _check_limits(action, limits, command):
     """Raise InvalidAction if the limiter let something through; the last look before it goes."""
-    numbers = (action.acceleration, action.curvature, action.steering_angle, action.target_speed)
+    numbers = (action.acceleration, action.curvature, action.steering_angle, action.target_speed,
+               action.confidence)
     if not all(map(math.isfinite, numbers)):
         raise InvalidAction('a number of the limited action is not finite')
     emergency = action.maneuver == Maneuver.EMERGENCY_STOP
@@ -184,6 +188,7 @@ def _check_limits(action, limits):
             ('acceleration', action.acceleration, -floor, limits.acceleration),
             ('steering angle', action.steering_angle, -limits.steering_angle,
              limits.steering_angle),
-            ('target speed', action.target_speed, 0.0, limits.speed)):
+            ('target speed', action.target_speed, 0.0, top_speed(limits, command)),
+            ('confidence', action.confidence, 0.0, 1.0)):
         if not low - TOLERANCE <= value <= high + TOLERANCE:
             raise InvalidAction(f'the {name} {value:g} is outside {low:g} to {high:g}')

@@ -82,6 +82,10 @@ PARAMETERS = (
     Parameter('valid_for', 1.0, 's from the frame on that its action may be used', 0.05, 60.0),
     Parameter('max_frozen_frames', 10, 'times that the same picture may repeat; 0: any',
               0, 100000),
+    Parameter('image_width', 0, 'pixels that a frame must be wide; 0: as wide as the first good '
+              'one since the node was activated', 0, 1 << 16),
+    Parameter('image_height', 0, 'pixels that a frame must be high; 0 exactly if image_width is',
+              0, 1 << 16),
     Parameter('max_image_pixels', 7680 * 4320, 'a larger picture is refused before it is decoded',
               1024, 1 << 28),
     Parameter('explain', True, 'write explanations'),
@@ -129,6 +133,9 @@ class Settings:
                 raise UserError(
                     f'parameter {shorter} ({getattr(self, shorter):g} s) is more than {longer} '
                     f'({getattr(self, longer):g} s): {why}')
+        if bool(self.image_width) != bool(self.image_height):
+            raise UserError(f'parameters image_width ({self.image_width}) and image_height '
+                            f'({self.image_height}) go together; set both, or both to 0')
         if not self.model:
             raise UserError("parameter model is empty; name a directory, or 'embedded'")
         if not self.base_frame:

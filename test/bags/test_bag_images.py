@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-from owled_ros.bags.images import BYTES_PER_PIXEL, MAX_PIXELS, to_rgb, UnreadableImage
+from owled_ros.bags.images import (
+    BYTES_PER_PIXEL, CompressedImage, decode, MAX_PIXELS, to_rgb, UnreadableImage)
 import pytest
 
 PICTURE = np.zeros((6, 8, 3), np.uint8)
@@ -139,3 +140,28 @@ def test_a_decompression_bomb_is_refused_by_its_header(kind, header):
     message.data = header(bytes(message.data))
     with pytest.raises(UnreadableImage, match=f'larger than the {MAX_PIXELS}'):
         to_rgb(message)
+
+
+def test_the_header_that_counts_cannot_be_hidden():
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    message = compressed(noise, '.jpg')
+    whole = bytes(message.data)
+    # Markers that stand alone: whoever takes what follows for a length jumps over the header.
+    message.data = whole[:2] + b'\xff\x01' + whole[2:]
+    assert to_rgb(message).shape == (64, 64, 3)
+    message.data = message.data.replace(b'\x00\x11\x08\x00\x40\x00\x40',
+                                        b'\x00\x11\x08\xff\xff\xff\xff')
+    with pytest.raises(UnreadableImage, match='larger than'):
+        to_rgb(message)
+    message = compressed(noise, '.png')
+    message.data = bytes(message.data).replace(b'IHDR', b'tEXt')
+    with pytest.raises(UnreadableImage, match='begin with its header'):
+        to_rgb(message)
+
+
+def test_a_picture_of_another_size_than_its_header_is_refused():
+    noise = np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8)
+    data = bytes(compressed(noise, '.jpg').data)
+    assert decode(CompressedImage(48, 64, 'jpeg', data)).shape == (64, 48, 3)  # turned by EXIF
+    with pytest.raises(UnreadableImage, match='48x64 pixels, and 8x8 in its header'):
+        decode(CompressedImage(8, 8, 'jpeg', data))

@@ -132,3 +132,18 @@ def test_limits_that_make_no_sense_are_refused(wrong):
 def test_steering_of_the_measured_motion():
     assert EgoState(10.0, 0.2).steering_angle(2.7) == pytest.approx(math.atan(2.7 * 0.02))
     assert EgoState(0.5, 0.2).steering_angle(2.7) == 0.0
+
+
+@pytest.mark.parametrize('commanded, expected', [
+    (math.nan, 15.0), (10.5, 10.5), (30.0, 15.0), (0.0, 0.0)])
+def test_the_lower_of_both_speed_limits_holds(commanded, expected):
+    command = Command(speed_limit=commanded)
+    limited = limiter().apply(action(2.0), EgoState(min(expected, 14.5)), command, 0.0)
+    assert limited.target_speed <= expected
+    assert limited.acceleration <= expected - min(expected, 14.5) + 1e-9
+    assert LimitsApplied.SPEED in limited.limits_applied
+
+
+def test_above_a_commanded_limit_it_brakes_within_the_ordinary_limit():
+    limited = limiter().apply(action(1.0), EgoState(14.0), Command(speed_limit=8.0), 0.0)
+    assert (limited.acceleration, limited.target_speed) == (-LIMITS.deceleration, 8.0)

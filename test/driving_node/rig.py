@@ -197,8 +197,12 @@ class Rig:
                         step=pixels.shape[1] * 3)
         message.header.stamp = self._stamp(age, stamp)
         message.data = pixels.tobytes() if data is None else data
-        self._image.publish(message)
+        self.publish_image(message)
         return nanoseconds(message.header.stamp)
+
+    def publish_image(self, message):
+        """Publish a whole message, or the bytes of one."""
+        self._image.publish(message)
 
     def compressed(self, data, age=0.0):
         message = CompressedImage(format='jpeg', data=data)
@@ -206,8 +210,8 @@ class Rig:
         self._compressed.publish(message)
         return nanoseconds(message.header.stamp)
 
-    def command(self, route, age=0.0):
-        message = DrivingCommand(route=route, speed_limit=float('nan'))
+    def command(self, route, age=0.0, speed_limit=float('nan')):
+        message = DrivingCommand(route=route, speed_limit=speed_limit)
         message.header.stamp = self._stamp(age, None)
         self._command.publish(message)
 

@@ -154,3 +154,23 @@ def test_turns_are_only_taken_when_commanded(start):
 
     action = rig.wait(lambda: rig.heard(DrivingAction.OK), 'a turn', 0.05, feed)
     assert action.maneuver == DrivingAction.TURN_LEFT
+
+
+def test_the_speed_limit_of_a_command_is_kept(start):
+    rig = start('scripted:wild_at=1')
+    rig.wait_until_heard()
+
+    def feed():
+        rig.command(DrivingCommand.FOLLOW, speed_limit=4.0)
+        time.sleep(0.02)
+        rig.odometry(speed=5.0)
+        rig.image()
+
+    action = rig.wait(lambda: rig.heard(DrivingAction.OK), 'an action', 0.05, feed)
+    assert action.target_speed <= 4.0 and action.acceleration < 0
+    assert action.limits_applied & DrivingAction.LIMIT_SPEED
+    assert rig.set('max_command_age', 0.05).successful
+    time.sleep(0.1)
+    since = len(rig.actions)
+    rig.drive(lambda: rig.heard(DrivingAction.OK, since), 'an action without a command')
+    assert rig.heard(DrivingAction.OK, since).target_speed > 4.0

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from rig import picture
+from sensor_msgs.msg import Image
 
 from owled_ros.msg import DrivingAction
 
@@ -47,13 +48,34 @@ def test_frames_that_are_old_or_from_the_future(start):
 def test_frames_that_show_nothing(start):
     rig = start(max_frozen_frames=3, max_image_pixels=2048)
     rig.wait_until_heard()
-    grey = np.full((24, 32, 3), 7, np.uint8)
-    refusal(rig, DrivingAction.INVALID_INPUT, with_odometry(rig, grey), 'the value 7')
+    green = np.full((24, 32, 3), (0, 135, 0), np.uint8)
+    refusal(rig, DrivingAction.INVALID_INPUT, with_odometry(rig, green), 'the value 0 135 0')
     refusal(rig, DrivingAction.INVALID_INPUT, with_odometry(rig, data=b'short'), 'cannot hold')
     refusal(rig, DrivingAction.INVALID_INPUT, with_odometry(rig, encoding='sixty_four'),
             'sixty_four')
     refusal(rig, DrivingAction.INVALID_INPUT, with_odometry(rig, picture(1, 64, 64)), '2048')
     refusal(rig, DrivingAction.INVALID_INPUT, with_odometry(rig, picture(1)), 'frozen')
+    recovers(rig)
+    refusal(rig, DrivingAction.INVALID_INPUT, with_odometry(rig, picture(1, 32, 24)),
+            '24x32 pixels instead of 32x24')
+    recovers(rig)
+
+
+def test_stamps_at_the_ends_of_what_a_message_can_carry(start):
+    rig = start()
+    rig.wait_until_heard()
+
+    def feed(seconds, rest):
+        def publish():
+            message = Image(height=24, width=32, encoding='rgb8', step=96,
+                            data=picture().tobytes())
+            message.header.stamp.sec, message.header.stamp.nanosec = seconds, rest
+            rig.odometry()
+            rig.publish_image(message)
+        return publish
+
+    refusal(rig, DrivingAction.INVALID_INPUT, feed(2**31 - 1, 2**32 - 1), 'in the future')
+    refusal(rig, DrivingAction.STALE_INPUT, feed(-2**31, 0), 's old')
     recovers(rig)
 
 
@@ -74,8 +96,10 @@ def test_odometry_that_is_missing_old_or_wrong(start):
     refusal(rig, DrivingAction.INVALID_INPUT, odometry(frame='odom'), 'child_frame_id')
     refusal(rig, DrivingAction.INVALID_INPUT, odometry(age=-5.0), 'in the future')
     recovers(rig)
-    refusal(rig, DrivingAction.INVALID_INPUT, odometry(speed=60.0), 'jumped')
-    recovers(rig)
+    for wrong, words in (({'speed': 60.0}, 'the speed of the odometry jumped'),
+                         ({'yaw_rate': 3.0}, 'the yaw rate of the odometry jumped')):
+        refusal(rig, DrivingAction.INVALID_INPUT, odometry(**wrong), words)
+        recovers(rig)
 
 
 def test_answers_that_are_none(start):

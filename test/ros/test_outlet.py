@@ -101,6 +101,9 @@ def test_nothing_but_inactive_comes_out_of_a_closed_outlet():
     (Action(math.nan, 0.0, Maneuver.KEEP_LANE), 'not finite'),
     (Action(0.0, math.inf, Maneuver.KEEP_LANE), 'not finite'),
     (Action(0.0, 0.0, Maneuver.TURN_LEFT), 'TURN_LEFT'),
+    (Action(0.0, 0.0, Maneuver.NONE), 'NONE'),
+    (Action(0.0, 0.0, Maneuver.KEEP_LANE), 'not finite'),  # without a confidence
+    (None, 'NoneType'),
 ])
 def test_an_answer_that_is_no_action(action, words):
     bench = Bench()
@@ -110,7 +113,8 @@ def test_an_answer_that_is_no_action(action, words):
 
 @pytest.mark.parametrize('broken', [
     {'acceleration': 3.0}, {'acceleration': -6.0}, {'steering_angle': 0.6}, {'target_speed': -1.0},
-    {'target_speed': 17.0}, {'curvature': math.nan}])
+    {'target_speed': 17.0}, {'curvature': math.nan}, {'confidence': math.nan},
+    {'confidence': 1.5}])
 def test_the_last_look_does_not_trust_the_limiter(broken):
     bench = Bench()
     apply = bench.limiter.apply
@@ -119,9 +123,22 @@ def test_the_last_look_does_not_trust_the_limiter(broken):
     assert bench.last()[0] == Status.INVALID_OUTPUT
 
 
+def test_the_speed_limit_of_the_command_is_one_of_the_limits():
+    bench = Bench()
+    limited = bench.outlet.offer(Action(2.5, 0.0, Maneuver.KEEP_LANE, 0.9), bench.frame(), EGO,
+                                 Command(speed_limit=6.0), 0.05).action
+    assert (limited.acceleration, limited.target_speed) == (1.0, 6.0)
+    assert LimitsApplied.SPEED in limited.limits_applied
+    # Nor is the limiter trusted with it.
+    apply = bench.limiter.apply
+    bench.limiter.apply = lambda *arguments: replace(apply(*arguments), target_speed=7.0)
+    assert bench.outlet.offer(KEEP, bench.frame(), EGO, Command(speed_limit=6.0), 0.05) is None
+    assert bench.last()[0] == Status.INVALID_OUTPUT and 'target speed' in bench.last()[1]
+
+
 def test_every_refusal_starts_the_limits_again():
     bench = Bench()
-    bench.offer(Action(2.5, 0.0, Maneuver.KEEP_LANE))
+    bench.offer(Action(2.5, 0.0, Maneuver.KEEP_LANE, 0.9))
     assert bench.limiter._previous is not None
     bench.outlet.refuse(Refused(Status.STALE_INPUT, 'old'), bench.outlet.ticket())
     assert bench.limiter._previous is None
@@ -306,6 +323,9 @@ def test_rounding_never_passes_a_limit():
 def test_times_survive_the_way():
     for stamp in (0, 1, 1_795_329_087_972_972_262):
         assert messages.nanoseconds(messages.time_message(stamp)) == stamp
+    # The largest stamp that a message can carry, with as many nanoseconds as fit into it.
+    assert messages.time_message((2**31 - 1) * SECOND + 2**32 - 1).sec == 2**31 - 1
+    assert messages.time_message(-2**31 * SECOND - 1).sec == -2**31
     assert messages.nanoseconds(messages.duration_message(-5)) == -5
     assert messages.duration_message(10**20).sec == 2**31 - 1
 
@@ -328,6 +348,6 @@ def test_commands():
 
 def test_the_overlay_leaves_its_frame_alone():
     frame = np.zeros((120, 160, 3), np.uint8)
-    action = Bench().offer(Action(-2.0, 0.05, Maneuver.SLOW_DOWN)).action
+    action = Bench().offer(Action(-2.0, 0.05, Maneuver.SLOW_DOWN, 0.9)).action
     drawn = draw_action(frame, action, 'braking for the red light ahead ' * 9)
     assert drawn.shape == frame.shape and drawn.any() and not frame.any()

@@ -53,6 +53,7 @@ def test_defaults_go_together():
     ({'deadline': 2.0}, 'more than valid_for'),
     ({'valid_for': 5.0}, 'more than horizon'),
     ({'limits.emergency_deceleration': 2.0}, 'at least as large'),
+    ({'image_width': 640}, 'image_height .* go together'),
     ({'model': ''}, 'model is empty'),
     ({'base_frame': ''}, 'base_frame is empty'),
 ])

@@ -50,6 +50,8 @@ def test_the_age_of_a_frame():
         gate.check_time(now + int(0.11 * SECOND), now, SETTINGS)
     with refused(Status.STALE_INPUT):
         gate.check_time(0, now, SETTINGS)  # a message that nobody stamped
+    with refused(Status.INVALID_INPUT, 'no stamp'):
+        gate.check_time(0, SECOND // 10, SETTINGS)  # the same while a simulated clock starts
 
 
 def test_the_order_of_frames():
@@ -66,13 +68,47 @@ def test_the_order_of_frames():
 def test_pictures_that_show_nothing():
     gate = FrameGate()
     noise = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
-    with refused(Status.INVALID_INPUT, 'the value 255'):
-        gate.check_picture(np.full((4, 5, 3), 255, np.uint8), SETTINGS)
+    for value, words in ((255, 'the value 255 255 255'), ((0, 135, 0), 'the value 0 135 0')):
+        with refused(Status.INVALID_INPUT, words):
+            gate.check_picture(np.full((4, 5, 3), value, np.uint8), SETTINGS)
     for _ in range(SETTINGS.max_frozen_frames):
         gate.check_picture(noise, SETTINGS)
     with refused(Status.INVALID_INPUT, 'frozen'):
         gate.check_picture(noise, SETTINGS)
     gate.check_picture(noise[::-1], SETTINGS)
+    # One pixel that differs, wherever it is, makes a picture of it.
+    nearly = np.full((40, 40, 3), 9, np.uint8)
+    nearly[33, 21, 1] = 8
+    FrameGate().check_picture(nearly, SETTINGS)
+
+
+def noise(height, width):
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_frames_of_another_size():
+    gate = FrameGate()
+    with refused(Status.INVALID_INPUT, 'the value'):
+        gate.check_picture(np.zeros((9, 9, 3), np.uint8), SETTINGS)  # it sets no size
+    gate.check_picture(noise(6, 8), SETTINGS)
+    for height, width in ((8, 6), (12, 16), (6, 9)):
+        with refused(Status.INVALID_INPUT, f'{width}x{height} pixels instead of 8x6.*activate'):
+            gate.check_picture(noise(height, width), SETTINGS)
+    gate.check_picture(noise(6, 8)[::-1], SETTINGS)
+    gate.clear()
+    gate.check_picture(noise(12, 16), SETTINGS)
+
+
+def test_a_configured_size_holds_from_the_first_frame_on():
+    settings = Settings({parameter.name: parameter.default for parameter in PARAMETERS}
+                        | {'image_width': 8, 'image_height': 6})
+    gate = FrameGate()
+    with refused(Status.INVALID_INPUT, 'set image_width and image_height'):
+        gate.check_picture(noise(12, 16), settings)
+    gate.check_picture(noise(6, 8), settings)
+    # One side of 3 is taken for the channels by image processors, and one of 1 too.
+    with refused(Status.INVALID_INPUT, 'shorter than 4'):
+        FrameGate().check_picture(noise(3, 8), SETTINGS)
 
 
 # Ego state -------------------------------------------------------------------------------------
@@ -138,7 +174,8 @@ def test_odometry_that_cannot_be_true_holds_until_a_good_one():
     ego = history((10.0, 5.0, 0.0))
     for motion in (Motion(10 * SECOND + 1, math.nan, 0.0), Motion(10 * SECOND + 1, 5.0, 9.0),
                    Motion(10 * SECOND + 1, 101.0, 0.0), Motion(2000 * SECOND, 5.0, 0.0),
-                   Motion(int(10.02 * SECOND), 9.0, 0.0)):
+                   Motion(int(10.02 * SECOND), 9.0, 0.0), Motion(int(10.02 * SECOND), 5.0, 1.5),
+                   Motion(11 * SECOND, 30.0, 1.0)):
         assert not ego.add(motion, 1000 * SECOND, 0.1)
         with refused(Status.INVALID_INPUT, 'odometry'):
             ego.at(10 * SECOND, 0.2)
