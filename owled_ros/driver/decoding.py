@@ -6,6 +6,7 @@ token the model chooses among those that still lead to one of them, so that what
 are, the answer is an action.
 """
 
+import copy
 import math
 
 import torch
@@ -65,45 +66,104 @@ class FieldChoice:
 
 
 class Decoder:
-    """A causal model with its cache: feed tokens, get the logits of the next one."""
+    """A causal model with its cache, for one or several prompts: feed tokens, get logits.
 
-    def __init__(self, model, inputs):
-        """inputs: the processor's dict of tensors of one prompt, batch 1."""
-        self.model = model
-        self.pending = []
-        output = model(**inputs, use_cache=True, logits_to_keep=1)
+    Rows that are fed less than others are padded on the left; padding is masked and takes no
+    position, so that a row gets the logits that it gets alone.
+    """
+
+    def __init__(self, model, inputs, pad=0):
+        """inputs: the processor's dict of tensors, (rows, length), padded on the left.
+
+        pad: any token of the vocabulary, to fill rows up with.
+        """
+        self.model, self.pad = model, pad
+        self.mask = inputs.get('attention_mask', torch.ones_like(inputs['input_ids']))
+        self.pending = [[] for _ in self.mask]
+        positions = {} if self.mask.all() else {'position_ids': _positions(self.mask)}
+        output = model(**inputs, **positions, use_cache=True, logits_to_keep=1)
         self.cache = output.past_key_values
-        self.logits = output.logits[0, -1]
+        self.logits = output.logits[:, -1]
 
-    def feed(self, tokens):
-        """Append tokens; they are computed when the next logits are asked for."""
-        self.pending += tokens
+    def feed(self, tokens, row=0):
+        """Append tokens to a row; they are computed when the next logits are asked for."""
+        self.pending[row] += tokens
 
     def next_logits(self):
-        """Logits (vocabulary,) after all that was fed."""
-        if self.pending:
-            ids = torch.tensor([self.pending], device=self.logits.device)
-            output = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True,
-                                logits_to_keep=1)
-            self.cache, self.logits, self.pending = output.past_key_values, output.logits[0, -1], []
+        """Logits (rows, vocabulary) after all that was fed."""
+        if any(self.pending):
+            output, self.mask = self._forward(self.pending, self.cache)
+            fed = torch.tensor([bool(tokens) for tokens in self.pending], device=self.mask.device)
+            self.logits = torch.where(fed[:, None], output.logits[:, -1], self.logits)
+            self.cache, self.pending = output.past_key_values, [[] for _ in self.pending]
         return self.logits
 
+    def losses(self, answers):
+        """Cross entropy [nats] of each answer's tokens after what was fed; nothing is fed.
 
-def decode_field(decoder, tree):
-    """Decode one field; returns (value, probability among the allowed)."""
-    choice = FieldChoice(tree)
-    decoder.feed(choice.forced())
-    while not choice.done:
-        decoder.feed([choice.choose(decoder.next_logits())])
-        decoder.feed(choice.forced())
-    return choice.value, choice.probability
+        answers: a list of token ids per row, none empty. Returns a list of tensors (tokens,).
+        """
+        first = self.next_logits()
+        longest = max(map(len, answers))
+        followed = None
+        if longest > 1:
+            output, _ = self._forward([tokens[:-1] for tokens in answers],
+                                      copy.deepcopy(self.cache), logits_to_keep=longest - 1)
+            followed = output.logits
+        losses = []
+        for row, tokens in enumerate(answers):
+            logits = first[row:row + 1]
+            if len(tokens) > 1:
+                logits = torch.cat([logits, followed[row, -(len(tokens) - 1):]])
+            targets = torch.tensor(tokens, device=logits.device)
+            losses.append(torch.nn.functional.cross_entropy(logits.float(), targets,
+                                                            reduction='none'))
+        return losses
+
+    def _forward(self, rows, cache, logits_to_keep=1):
+        """Run the model on lists of tokens of unequal length; returns its output and the mask."""
+        longest = max(map(len, rows))
+        missing = [longest - len(tokens) for tokens in rows]
+        device = self.logits.device
+        ids = torch.tensor([[self.pad] * gap + tokens for gap, tokens in zip(missing, rows)],
+                           device=device)
+        fresh = torch.arange(longest, device=device) >= torch.tensor(missing,
+                                                                     device=device)[:, None]
+        mask = torch.cat([self.mask, fresh.to(self.mask.dtype)], 1)
+        masked = {} if mask.all() else {
+            'attention_mask': mask, 'position_ids': _positions(mask)[:, -longest:]}
+        return self.model(input_ids=ids, past_key_values=cache, use_cache=True,
+                          logits_to_keep=logits_to_keep, **masked), mask
+
+
+def _positions(mask):
+    """Each token's place among those of its row that are no padding; (rows, length)."""
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def decode_fields(decoder, trees):
+    """Decode one field of every row, in step; returns (value, probability) per row.
+
+    The probability is the share of the chosen tokens among the allowed ones.
+    """
+    choices = [FieldChoice(tree) for tree in trees]
+    for row, choice in enumerate(choices):
+        decoder.feed(choice.forced(), row)
+    while not all(choice.done for choice in choices):
+        logits = decoder.next_logits()
+        for row, choice in enumerate(choices):
+            if not choice.done:
+                decoder.feed([choice.choose(logits[row])], row)
+                decoder.feed(choice.forced(), row)
+    return [(choice.value, choice.probability) for choice in choices]
 
 
 class ExplanationStream:
     """The free text after an action, decoded greedily in slices of a few tokens."""
 
-    def __init__(self, decoder, tokenizer, max_tokens):
+    def __init__(self, decoder, tokenizer, max_tokens, row=0):
         self._decoder, self._tokenizer, self._max_tokens = decoder, tokenizer, max_tokens
+        self._row = row
         self._tokens = []
         self.complete = False
         self.confidence = 1.0
@@ -118,18 +178,19 @@ class ExplanationStream:
         for _ in range(tokens):
             if self.complete:
                 break
-            self._step()
+            self.take(self._decoder.next_logits())
         return self.complete
 
-    def _step(self):
-        logits = self._decoder.next_logits().float()
+    def take(self, logits):
+        """Take the likeliest next token of the decoder's logits (rows, vocabulary)."""
+        logits = logits[self._row].float()
         token = int(logits.argmax())
         self.confidence *= float(torch.softmax(logits, 0)[token])
         if token == self._tokenizer.eos_token_id:
             self.complete = True
         else:
             self._tokens.append(token)
-            self._decoder.feed([token])
+            self._decoder.feed([token], self._row)
             self.complete = len(self._tokens) >= self._max_tokens
         if self.complete:
             self._decoder = None  # the cache is the largest thing that an explanation holds

@@ -9,8 +9,9 @@ import torch
 
 from owled_ros.driver.action import Action, Command, EgoState
 from owled_ros.driver.checkpoint import load_model, load_processor, locate, weights_hash
-from owled_ros.driver.decoding import Decoder, ExplanationStream, TokenTree, decode_field
-from owled_ros.driver.prompt import DrivingFormat, prompt_inputs, tokenize
+from owled_ros.driver.decoding import Decoder, ExplanationStream, TokenTree, decode_fields
+from owled_ros.driver.prompt import (
+    DrivingFormat, answer_tokens, batched_prompts, prompt_inputs, tokenize)
 
 
 @dataclass
@@ -19,7 +20,9 @@ class Decision:
 
     action: Action
     compute_time: float  # s, from the frame to the action
+    losses: torch.Tensor = None  # nats of each token of the true answer, where it was given
     _decoder: Decoder = None
+    _row: int = 0
 
 
 class Driver:
@@ -60,21 +63,62 @@ class Driver:
         """
         started = time.monotonic()
         command = command or Command()
-        decoder = Decoder(self.model, self._inputs(frame, ego, command))
-        values, confidence = {}, 1.0
-        for literal, blank, name in self.format.answer_parts():
-            decoder.feed(self._literal(literal))
-            if name == 'explanation':
-                break
-            values[name], probability = decode_field(decoder, self._tree(name, blank, command))
-            confidence *= probability
-        action = Action(confidence=confidence, **values)
-        return Decision(action, time.monotonic() - started, decoder)
+        decoder = Decoder(self.model, self._on_device(
+            prompt_inputs(self.processor, self.format, frame, ego, command)))
+        action, = self._decode_actions(decoder, [command])
+        return Decision(action, time.monotonic() - started, _decoder=decoder)
+
+    @torch.inference_mode()
+    def decide_all(self, questions, answers=None):
+        """Decode the actions for a list of (frame, EgoState, Command) in one batch.
+
+        Returns a list of Decisions with the actions that `decide` gives one by one; their
+        compute_time is that of the batch. With the true answers, a list of (Action,
+        explanation), each has the `losses` of its answer's tokens too, teacher-forced.
+        Raises FloatingPointError as `decide` does.
+        """
+        started = time.monotonic()
+        decoder = Decoder(self.model, self._on_device(
+            batched_prompts(self.processor, self.format, questions)),
+            pad=self.processor.tokenizer.pad_token_id or 0)
+        losses = [None] * len(questions) if answers is None else decoder.losses(
+            [answer_tokens(self.processor, self.format, *answer) for answer in answers])
+        actions = self._decode_actions(decoder, [command for _, _, command in questions])
+        seconds = time.monotonic() - started
+        return [Decision(action, seconds, losses[row], decoder, row)
+                for row, action in enumerate(actions)]
 
     def explain(self, decision):
         """Return the ExplanationStream of a decision; it decodes only when it is advanced."""
         return ExplanationStream(decision._decoder, self.processor.tokenizer,
-                                 self.format.explanation_tokens)
+                                 self.format.explanation_tokens, decision._row)
+
+    @torch.inference_mode()
+    def explain_all(self, decisions):
+        """Return the whole explanations of what one `decide_all` returned, as texts."""
+        streams = [self.explain(decision) for decision in decisions]
+        while not all(stream.complete for stream in streams):
+            logits = decisions[0]._decoder.next_logits()
+            for stream in streams:
+                if not stream.complete:
+                    stream.take(logits)
+        return [stream.text for stream in streams]
+
+    def _decode_actions(self, decoder, commands):
+        """Decode the action of every row, up to where its explanation begins."""
+        values = [{} for _ in commands]
+        confidences = [1.0 for _ in commands]
+        for literal, blank, name in self.format.answer_parts():
+            for row in range(len(commands)):
+                decoder.feed(self._literal(literal), row)
+            if name == 'explanation':
+                break
+            trees = [self._tree(name, blank, command) for command in commands]
+            for row, (value, probability) in enumerate(decode_fields(decoder, trees)):
+                values[row][name] = value
+                confidences[row] *= probability
+        return [Action(confidence=confidence, **fields)
+                for confidence, fields in zip(confidences, values)]
 
     def warm_up(self, frames=3, width=640, height=480):
         """Drive on noise until kernels, caches and allocators are settled."""
@@ -83,8 +127,7 @@ class Driver:
             frame = random.integers(0, 255, (height, width, 3), np.uint8)
             self.explain(self.decide(frame, EgoState(5.0), Command())).advance(4)
 
-    def _inputs(self, frame, ego, command):
-        inputs = prompt_inputs(self.processor, self.format, frame, ego, command)
+    def _on_device(self, inputs):
         dtype = self.model.dtype
         return {name: value.to(self.device, dtype if value.is_floating_point() else None)
                 for name, value in inputs.items()}

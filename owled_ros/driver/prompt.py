@@ -205,15 +205,30 @@ def prompt_inputs(processor, driving_format, frame, ego, command):
 
     frame: (height, width, 3) uint8 RGB.
     """
+    text = whole_prompt(processor, driving_format, ego, command)
+    return dict(processor(text=text, images=[frame], return_tensors='pt'))
+
+
+def batched_prompts(processor, driving_format, questions):
+    """Return the model's inputs (a dict of tensors) for several questions, padded on the left.
+
+    questions: a list of (frame, EgoState, Command), frames (height, width, 3) uint8 RGB.
+    """
+    texts = [whole_prompt(processor, driving_format, ego, command)
+             for _, ego, command in questions]
+    return dict(processor(text=texts, images=[[frame] for frame, _, _ in questions],
+                          padding=True, padding_side='left', return_tensors='pt'))
+
+
+def whole_prompt(processor, driving_format, ego, command):
+    """The prompt's text with the image's token, in the model's chat template if it has one."""
     text = driving_format.prompt_text(ego, command)
     if driving_format.chat and getattr(processor, 'chat_template', None):
         content = [{'type': 'image'}, {'type': 'text', 'text': text.replace('{image}', '')}]
-        text = processor.apply_chat_template([{'role': 'user', 'content': content}],
+        return processor.apply_chat_template([{'role': 'user', 'content': content}],
                                              add_generation_prompt=True, tokenize=False)
-    else:
-        token = image_token(processor)
-        text = text.replace('{image}', token) if '{image}' in text else token + text
-    return dict(processor(text=text, images=[frame], return_tensors='pt'))
+    token = image_token(processor)
+    return text.replace('{image}', token) if '{image}' in text else token + text
 
 
 def image_token(processor):

@@ -62,7 +62,7 @@ def test_jumping_forward_gives_the_same_logits_as_one_pass(driver, frame):
         decoder.feed([5, 6])
         decoder.next_logits()
         decoder.feed([7])
-        stepwise = decoder.next_logits()
+        stepwise = decoder.next_logits()[0]
         inputs['input_ids'] = torch.cat([inputs['input_ids'], torch.tensor([[5, 6, 7]])], 1)
         inputs['attention_mask'] = torch.ones_like(inputs['input_ids'])
         at_once = driver.model(**inputs).logits[0, -1]
