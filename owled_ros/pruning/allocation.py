@@ -110,15 +110,17 @@ def allocate(shares: Sequence[Share], settings) -> list[float]:
     """
     Return every block's sparsity, within [0, 0.99] and with the exact mean, weighted by count.
 
-    Every component has a budget of its own, unless they share one (``settings.joint``).
+    Every component has a budget of its own, unless they share one (``settings.joint``). The
+    projector is not among the blocks that are compared: all of it gets the sparsity asked for.
 
     :raises UserError: when the clamps leave no way to meet a budget
     """
     rule = ALLOCATIONS[settings.allocation].sparsities
-    budgets = [None] if settings.joint else dict.fromkeys(share.component for share in shares)
-    result = [0.0] * len(shares)
-    for component in budgets:
-        chosen = [i for i, share in enumerate(shares) if component in (None, share.component)]
+    compared = [i for i, share in enumerate(shares) if share.component != 'projector']
+    budgets = [None] if settings.joint else dict.fromkeys(shares[i].component for i in compared)
+    result = [settings.sparsity_of(share.component) for share in shares]
+    for component in budgets if compared else ():
+        chosen = [i for i in compared if component in (None, shares[i].component)]
         sparsity = settings.sparsity_of(component)
         group = [shares[i] for i in chosen]
         clamped = clamp(rule(group, sparsity, settings), [s.count for s in group], sparsity)

@@ -4,7 +4,9 @@ Finds the blocks and projections of a model, whatever its family.
 Nothing is listed by name. A chain is a list of sibling modules that contain linear layers and
 that the model calls one after the other, each fed with what the one before it returned; that is
 seen by watching one sample go through. A chain's modules are the blocks, the linear layers in
-them the projections. The chain that runs last is the language model, those before it see.
+them the projections. The chain that runs last is the language model, those before it see. What
+lies between (the projector, also called merger or connector) is the linear layers that read what
+a chain put out, and that a later chain reads.
 """
 
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from torch import nn
 from owled_ros.errors import UserError
 from owled_ros.pruning.replay import hidden_from, hidden_of, replaced, with_hidden
 from owled_ros.pruning.streaming import StreamedModel
+
+ENTRY = -1  # the position of what lies before a chain's first block
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Block:
-    """One module of a chain, with all linear layers in it."""
+    """One module of a chain, or what lies before a chain, with all linear layers in it."""
 
     name: str
     component: str
@@ -59,6 +63,7 @@ class Chain:
     :param component: 'vision' or 'language'
     :param root: the module whose forward calls the blocks
     :param blocks: in the order in which they run
+    :param entry: the linear layers on the way to the first block from the chains before
     :param taps: indices of the blocks whose output is read by more than the next block; the last
         is always one, others where features of several depths are used
     :param tuple_size: a block returns a tuple of this size, or a bare tensor when it is 0
@@ -69,6 +74,15 @@ class Chain:
     blocks: tuple[Block, ...]
     taps: tuple[int, ...]
     tuple_size: int
+    entry: Block
+
+    def steps(self) -> list[tuple[int, Block]]:
+        """Return position and block of all that is gone through, the entry first."""
+        return [(ENTRY, self.entry), *enumerate(self.blocks)]
+
+    def at(self, position: int) -> Block:
+        """Return the block at a position; the entry at ``ENTRY``."""
+        return self.entry if position == ENTRY else self.blocks[position]
 
 
 def find_chains(model: StreamedModel, sample: dict) -> list[Chain]:
@@ -92,8 +106,7 @@ def find_chains(model: StreamedModel, sample: dict) -> list[Chain]:
     if not names:
         raise UserError(f'The model in {model.directory} has no prunable block: no list of '
                         'sibling modules with linear layers that feed one another.')
-    chains = [_chain(model, passage, name, 'language' if name == names[-1] else 'vision')
-              for name in names]
+    chains = [_chain(model, passage, names, number) for number in range(len(names))]
     for number, chain in enumerate(chains):
         inside = [other for other in chains[:number] + chains[number + 1:]
                   if f'{other.blocks[0].name}.'.startswith(f'{chain.root}.' if chain.root else '')]
@@ -130,10 +143,27 @@ def _holds_linear(module: nn.Module) -> bool:
         isinstance(child, nn.Linear) for child in module.modules())
 
 
-def _chain(model: StreamedModel, passage: '_Passage', name: str, component: str) -> Chain:
+def _chain(model: StreamedModel, passage: '_Passage', names: list[str], number: int) -> Chain:
+    name = names[number]
+    component = 'language' if name == names[-1] else 'vision'
     blocks = tuple(_block(model, block, component) for block in passage.lists[name])
+    entry = _entry(model, passage.on_the_way(names, number))
     return Chain(component, passage.root(name), blocks, passage.taps(name),
-                 passage.tuple_size[name])
+                 passage.tuple_size[name], entry)
+
+
+def _entry(model: StreamedModel, names: list[str]) -> Block:
+    """Return linear layers as a block, named after the innermost module that holds them all."""
+    if not names:
+        return Block('', 'projector', ())
+    parents = [name.split('.')[:-1] for name in names]
+    common = []
+    for parts in zip(*parents):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return Block('.'.join(common) or 'projector', 'projector', tuple(
+        _projection(name, model.module.get_submodule(name)) for name in names))
 
 
 def _block(model: StreamedModel, name: str, component: str) -> Block:
@@ -143,8 +173,12 @@ def _block(model: StreamedModel, name: str, component: str) -> Block:
             raise UserError(f'The experts in {name}.{short} are grouped in one tensor, which is '
                             'not supported: choose a model without a mixture of experts.')
     return Block(name, component, tuple(
-        Projection(f'{name}.{short}', child.out_features, child.in_features)
+        _projection(f'{name}.{short}', child)
         for short, child in module.named_modules() if isinstance(child, nn.Linear)))
+
+
+def _projection(name: str, module: nn.Linear) -> Projection:
+    return Projection(name, module.out_features, module.in_features)
 
 
 class _Passage:
@@ -158,6 +192,8 @@ class _Passage:
         self.reshaping = set()  # lists whose modules return another shape than they are given
         self.tuple_size = {}
         self.entered = {}       # module -> how often it was called
+        self.linears = {}       # linear layer outside of candidates -> its calls: sum of the
+                                # input, output, and the modules that had been entered by then
         self.result = None
 
     def order(self) -> list[str]:
@@ -179,12 +215,22 @@ class _Passage:
     def taps(self, name: str) -> tuple[int, ...]:
         """Return which modules of a list are read outside of it."""
         mine = self.lists[name]
-        outside = [self.result.sum()]
-        for block, given in self.inputs.items():
-            if block not in mine:
-                outside += given
-        read = set(self._reads(outside, mine)) | {mine[-1]}
+        read = set(self._reads(self._given(but=mine), mine)) | {mine[-1]}
         return tuple(index for index, block in enumerate(mine) if block in read)
+
+    def on_the_way(self, names: list[str], number: int) -> list[str]:
+        """Return the linear layers between the chains before one and the root of this one."""
+        before = [block for name in names[:number] for block in self.lists[name]]
+        given = self._given(but=before)
+        roots = [self.root(name) for name in names[:number + 1]]
+        found = []
+        for name, calls in self.linears.items():
+            mine = [(read, made) for read, made, entered in calls
+                    if roots[-1] not in entered and entered.issuperset(roots[:-1])]
+            if self._reads([read for read, _ in mine], before) and \
+                    _sources(given, dict(enumerate(made for _, made in mine))):
+                found.append(name)
+        return found
 
     def root(self, name: str) -> str:
         """Return the innermost module around a list that was called, and once."""
@@ -194,15 +240,25 @@ class _Passage:
                 return name
         return ''
 
+    def _given(self, but: list[str]) -> list[torch.Tensor]:
+        """Return the sums of the result, and of what other candidates than some are given."""
+        given = [sums for block, sums in self.inputs.items() if block not in but]
+        return [self.result.sum(), *(s for sums in given for s in sums)]
+
     def _reads(self, sums: list[torch.Tensor], candidates: list[str]) -> list[str]:
         """Return the candidates whose output some of the sums were computed from."""
-        total = sum(s for s in sums if s.requires_grad)
-        ran = [name for name in candidates if name in self.leaves]
-        if not isinstance(total, torch.Tensor) or not ran:
-            return []
-        gradients = torch.autograd.grad(total, [self.leaves[name] for name in ran],
-                                        retain_graph=True, allow_unused=True)
-        return [name for name, gradient in zip(ran, gradients) if gradient is not None]
+        return _sources(sums, {name: self.leaves[name] for name in candidates
+                               if name in self.leaves})
+
+
+def _sources(sums: list[torch.Tensor], tensors: dict) -> list:
+    """Return the keys of the tensors that some of the sums were computed from."""
+    total = sum(s for s in sums if s.requires_grad)
+    if not isinstance(total, torch.Tensor) or not tensors:
+        return []
+    gradients = torch.autograd.grad(total, list(tensors.values()), retain_graph=True,
+                                    allow_unused=True)
+    return [key for key, gradient in zip(tensors, gradients) if gradient is not None]
 
 
 def _watch(model: StreamedModel, lists: dict[str, list[str]], sample: dict) -> _Passage:
@@ -253,7 +309,7 @@ def _compute(model, block, forward, args, kwargs, tuple_size, name) -> torch.Ten
 
 @contextmanager
 def _counting(model: nn.Module, passage: _Passage):
-    """Count how often the modules around the lists are called."""
+    """Count how often the modules around the lists are called; note what runs between them."""
     names = {''}
     for name in passage.lists:
         parts = name.split('.')
@@ -264,7 +320,17 @@ def _counting(model: nn.Module, passage: _Passage):
             passage.entered[name] = passage.entered.get(name, 0) + 1
         return hook
 
+    def note(name):
+        def hook(module, args, made):
+            if made.requires_grad:
+                passage.linears.setdefault(name, []).append(
+                    (args[0].sum(), made, set(passage.entered)))
+        return hook
+
     hooks = [model.get_submodule(name).register_forward_pre_hook(count(name)) for name in names]
+    hooks += [module.register_forward_hook(note(name)) for name, module in model.named_modules()
+              if isinstance(module, nn.Linear)
+              and not any(f'{name}.'.startswith(f'{outer}.') for outer in passage.lists)]
     try:
         yield
     finally:

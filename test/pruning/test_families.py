@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning.lane import labels_of
 
 IMAGE, START, END = 99, 97, 98
 TEXT = {'vocab_size': 100, 'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 3,
@@ -29,7 +30,7 @@ def pixels(draw, *shape):
 
 def llava():
     config = t.LlavaConfig(
-        vision_config=t.SiglipVisionConfig(**SIGLIP, vision_use_head=False),
+        vision_config=t.SiglipVisionConfig(**SIGLIP),   # with a head that nobody reads
         text_config=t.LlamaConfig(**TEXT), image_token_index=IMAGE, vision_feature_layer=-2,
         vision_feature_select_strategy='full', image_seq_length=16)
     return (t.LlavaForConditionalGeneration(config),
@@ -158,6 +159,17 @@ VISION = {llava: 3, llava_of_several_depths: 3, llava_onevision: 3, smolvlm: 3, 
           llama: 0, qwen2: 0, qwen3: 0, fused: 0}
 
 
+MULTIMODAL = ['multi_modal_projector.linear_1', 'multi_modal_projector.linear_2']
+CONNECTOR = ['connector.modality_projection.proj']
+MERGER = ['visual.merger.mlp.0', 'visual.merger.mlp.2']
+PROJECTOR = {
+    llava: MULTIMODAL, llava_of_several_depths: MULTIMODAL, llava_onevision: MULTIMODAL,
+    smolvlm: CONNECTOR, idefics3: CONNECTOR, qwen2_vl: MERGER, qwen2_5_vl: MERGER,
+    qwen3_vl: [f'visual.{merger}.linear_fc{number}' for merger in (
+        'deepstack_merger_list.0', 'deepstack_merger_list.1', 'merger') for number in (1, 2)],
+    paligemma: ['multi_modal_projector.linear'], internvl: MULTIMODAL}
+
+
 def load(directory, vision):
     auto = AutoModelForImageTextToText if vision else AutoModelForCausalLM
     return auto.from_pretrained(directory, dtype=torch.float32).eval()
@@ -191,11 +203,15 @@ def test_a_family_is_pruned_and_loads_again(family, tmp_path):
     model.eval().save_pretrained(tmp_path / 'model')
     draw = torch.Generator().manual_seed(0)
     samples = [sample(draw) for _ in range(4)]
-    record = prune(tmp_path / 'model', samples, PruningSettings(allocation='uniform'),
+    record = prune(tmp_path / 'model', samples,
+                   PruningSettings(allocation='uniform', components='all'),
                    tmp_path / 'out', progress=lambda line: None)
     components = [block['component'] for block in record['blocks']]
     assert components.count('vision') == VISION[family]
     assert components.count('language') == 3
+    between = [p['name'] for block in record['blocks'] if block['component'] == 'projector'
+               for p in block['projections']]
+    assert between == [f'model.{name}' for name in PROJECTOR.get(family, [])]
     loaded = load(tmp_path / 'out', VISION[family])
     expected = load(tmp_path / 'model', VISION[family])
     reference(expected, samples, record['blocks'])
@@ -206,6 +222,20 @@ def test_a_family_is_pruned_and_loads_again(family, tmp_path):
     for draw_sample in samples:
         with torch.no_grad():
             assert torch.equal(loaded(**draw_sample).logits, expected(**draw_sample).logits)
+    dense = load(tmp_path / 'model', VISION[family])
+    assert record['loss']['dense'] == pytest.approx(loss(dense, samples), rel=1e-4)
+    assert record['loss']['pruned'] == pytest.approx(loss(loaded, samples), rel=1e-4)
+
+
+@torch.no_grad()
+def loss(model, samples):
+    total, count = 0.0, 0
+    for sample in samples:
+        labels = labels_of(sample, model.config)[0, 1:]
+        total += float(torch.nn.functional.cross_entropy(
+            model(**sample).logits[0, :-1], labels, ignore_index=-100, reduction='sum'))
+        count += int((labels != -100).sum())
+    return total / count
 
 
 def test_grouped_experts_are_refused(tmp_path):
