@@ -200,7 +200,8 @@ def add_evaluate(commands):
 
 def evaluate(arguments):
     from owled_ros.driver.driver import Driver
-    from owled_ros.evaluation.open_loop import ask, measure
+    from owled_ros.evaluation.metrics import measure
+    from owled_ros.evaluation.open_loop import ask, time_driver, weight_bytes
     if arguments.scenes < 1 or not arguments.wheelbase > 0:
         raise UserError(f'scenes ({arguments.scenes}) and wheelbase ({arguments.wheelbase}) must '
                         f'be positive')
@@ -213,7 +214,9 @@ def evaluate(arguments):
     if not answers:
         raise UserError(f'no frame of {", ".join(map(str, arguments.bag))} can be used; check the '
                         f'topics and the odometry')
-    metrics = measure(answers, arguments.wheelbase)
+    metrics = {**measure(answers, arguments.wheelbase),
+               **time_driver(driver, evaluation_cases(arguments)[0]),
+               'weight_bytes': weight_bytes(arguments.model)}
     show(arguments, {'model': f'{driver.name} {driver.hash}', **metrics}, [
         f'{name:34s} {value:.4f}' if isinstance(value, float) else f'{name:34s} {value}'
         for name, value in metrics.items() if not (isinstance(value, float)

@@ -32,7 +32,8 @@ from owled_ros.driver.action import LimitedAction, LimitsApplied, Maneuver, Stat
 from owled_ros.driver.driver import Driver
 from owled_ros.errors import UserError
 from owled_ros.evaluation.cases import sample_cases
-from owled_ros.evaluation.open_loop import ask, measure
+from owled_ros.evaluation.metrics import measure
+from owled_ros.evaluation.open_loop import ask
 from owled_ros.pruning import PruningSettings
 from owled_ros.scenes.recording import WHEELBASE, record_drive
 
@@ -227,8 +228,8 @@ def summarise(recording, report, errors, heard):
         'action_latency_ms': {'p50': percentile(latencies, 50), 'p95': percentile(latencies, 95)},
         'sparsity_requested': report['sparsity']['requested'],
         'sparsity_measured': report['sparsity']['measured'],
-        'mae_acceleration': {name: e['mae_acceleration'] for name, e in errors.items()},
-        'mae_steering': {name: e['mae_steering'] for name, e in errors.items()},
+        'E_lon': {name: e['E_lon'] for name, e in errors.items()},
+        'E_lat': {name: e['E_lat'] for name, e in errors.items()},
     }
 
 
@@ -279,8 +280,8 @@ frame to action        {latency['p50']} ms (median), {latency['p95']} ms (95 %)
 sparsity               {summary['sparsity_measured']:.4f} (requested {summary['sparsity_requested']})
 
 error against the expert       dense     pruned
-acceleration [m/s^2]        {summary['mae_acceleration']['dense']:8.3f}   {summary['mae_acceleration']['pruned']:8.3f}
-steering [rad]              {summary['mae_steering']['dense']:8.4f}   {summary['mae_steering']['pruned']:8.4f}
+E_lon, acceleration [m/s^2] {summary['E_lon']['dense']:8.3f}   {summary['E_lon']['pruned']:8.3f}
+E_lat, steering [rad]       {summary['E_lat']['dense']:8.4f}   {summary['E_lat']['pruned']:8.4f}
 
 {output}/contact_sheet.png     frames with the published actions and explanations
 {output}/pruned/report.html    what was cut

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -47,7 +48,12 @@ def test_calibrate_evaluate_and_inspect(bag, capsys, tmp_path):
                  '--explanation-topic', '/owled/truth_explanation', '--json']) == 0
     measured = json.loads(capsys.readouterr().out)
     assert measured['frames'] > 50
-    assert measured['parsed'] <= 1.0
+    assert 0.0 <= measured['parse_rate'] <= 1.0
+    assert measured['E_lon'] > 0 and measured['L_token'] > 0 and measured['weight_bytes'] > 1e6
+    # Of recorded motion alone nothing is known that could be said.
+    assert main(['evaluate', str(pruned), '--bag', str(bag), '--json']) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured['E_lon'] > 0 and math.isnan(measured['Acc_TL'])
 
 
 def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from owled_ros.driver.driver import Driver
 from owled_ros.evaluation.cases import scene_cases
-from owled_ros.evaluation.open_loop import ask, measure
+from owled_ros.evaluation.metrics import measure
+from owled_ros.evaluation.open_loop import ask
 from owled_ros.scenes.recording import WHEELBASE
 
 CARD = '''---
@@ -58,17 +59,20 @@ Shares are between 0 and 1. The steering is that of a vehicle with a wheelbase o
 '''
 
 ROWS = {
-    'mae_acceleration': 'acceleration, mean absolute error [m/s^2]',
-    'mae_steering': 'steering, mean absolute error [rad]',
+    'E_lon': 'E_lon: acceleration, mean absolute error [m/s^2]',
+    'E_lat': 'E_lat: steering, mean absolute error [rad]',
     'maneuver_accuracy': 'maneuver right',
-    'parsed': 'answers that parse',
-    'light_accuracy': 'state of the light right (none, red, amber, green)',
-    'light_distance_mae': 'distance of the light, mean absolute error [m]',
-    'lead_accuracy': 'vehicle ahead seen or not, right',
-    'lead_distance_mae': 'its distance, mean absolute error [m]',
+    'parse_rate': 'answers that parse',
+    'Acc_TL': 'Acc_TL: state of the light right (none, red, amber, green)',
+    'D_TL': 'D_TL: distance of the light, mean absolute error [m]',
+    'E_car': 'E_car: vehicle ahead told or not, wrong',
+    'D_lead': 'distance of the vehicle ahead, mean absolute error [m]',
+    'E_ped': 'E_ped: pedestrian told or not, wrong',
     'pedestrian_in_lane_found': 'pedestrians in the lane that are told',
     'pedestrian_in_lane_false_alarms': 'pedestrians told in a lane without',
     'cause_accuracy': 'cause of the action right',
+    'slot_accuracy': 'slots of the sentence that are right',
+    'L_token': 'L_token: cross entropy of the true answer [nats a token]',
 }
 
 
