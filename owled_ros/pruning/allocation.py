@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from owled_ros.errors import UserError
+from owled_ros.pruning.alphapruning import measure_alpha
 from owled_ros.pruning.fisher import fisher, measure_fisher
 from owled_ros.pruning.measuring import measure_ablation, measure_outliers
 
@@ -40,11 +41,13 @@ class Allocation:
         each block, before clamping
     :param measure: (subject) -> evidence by name of block or projection, if it needs some
     :param by_projection: it is projections that get a share each, not blocks
+    :param runs: measuring takes all samples through the model
     """
 
     sparsities: Callable
     measure: Callable | None = None
     by_projection: bool = False
+    runs: bool = True
 
 
 def uniform(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
@@ -99,6 +102,7 @@ ALLOCATIONS = {
     'owl-projection': Allocation(owl, measure_outliers, by_projection=True),
     'fisher': Allocation(fisher, measure_fisher, by_projection=True),
     'ablation': Allocation(owl, measure_ablation),
+    'alphapruning': Allocation(owl, measure_alpha, runs=False),
     'rising': Allocation(rising),
     'uniform': Allocation(uniform),
     'random': Allocation(at_random),

@@ -6,7 +6,8 @@ from torch.nn import functional
 from transformers import AutoModelForImageTextToText
 
 from owled_ros.pruning import PruningSettings, prune
-from owled_ros.pruning.allocation import Share
+from owled_ros.pruning.allocation import Share, allocate
+from owled_ros.pruning.alphapruning import hill_exponent, measure_alpha
 from owled_ros.pruning.fisher import BINS, _histogram, fisher, measure_fisher
 from owled_ros.pruning.measuring import Subject, measure_ablation
 from owled_ros.pruning.patterns import Cut, choose
@@ -95,7 +96,40 @@ def test_one_threshold_for_all():
     assert fisher(shares, 0.5, narrow) == pytest.approx([0.6, 0.4], abs=1e-6)
 
 
-@pytest.mark.parametrize('allocation', ['fisher', 'ablation', 'shuffled'])
+def test_the_exponent_of_a_known_tail():
+    # Pareto with exponent a: the i-th largest of n is about (n / i)^(1 / (a - 1)).
+    number = torch.arange(1, 2001, dtype=torch.float64)
+    for exponent in (2.0, 3.5):
+        spectrum = (2000 / number) ** (1 / (exponent - 1))
+        weight = torch.diag(spectrum.sqrt())
+        assert hill_exponent(weight) == pytest.approx(exponent, rel=0.01)
+        assert hill_exponent(torch.cat([weight, weight])) == pytest.approx(exponent, rel=0.01)
+    assert hill_exponent(torch.zeros(4, 4)) == 1.0
+    assert hill_exponent(torch.eye(8)) == 1001
+
+
+def test_blocks_with_heavy_tails_are_kept(subject):
+    name = 'model.language_model.layers.1'
+    read = subject.model.read
+
+    def read_heavier(weight):
+        values = read(weight)
+        if weight.startswith(name):
+            left, spectrum, right = torch.linalg.svd(values, full_matrices=False)
+            values = left @ torch.diag(spectrum ** 3) @ right
+        return values
+
+    subject.model.read = read_heavier
+    found = measure_alpha(subject)
+    assert len(found) == 6 and all(value < -1 for value in found.values())
+    shares = [Share('language', 100, found[f'model.language_model.layers.{i}']) for i in range(3)]
+    settings = PruningSettings(sparsity=0.5, allocation='alphapruning')
+    sparsities = allocate(shares, settings)
+    assert min(sparsities) == sparsities[1] and max(sparsities) - min(sparsities) == (
+        pytest.approx(0.16))
+
+
+@pytest.mark.parametrize('allocation', ['fisher', 'ablation', 'shuffled', 'alphapruning'])
 def test_the_budget_is_exact_whatever_is_measured(llava_dir, samples, tmp_path, allocation):
     record = prune(llava_dir, samples, PruningSettings(sparsity=0.6, allocation=allocation),
                    tmp_path / 'out', progress=lambda line: None)
