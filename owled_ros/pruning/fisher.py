@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from owled_ros.pruning.lane import Lane
-from owled_ros.pruning.measuring import Subject, walk
+from owled_ros.pruning.measuring import Subject, advance_and_collect, walk
 from owled_ros.pruning.structure import Block, Chain
 
 LOWEST, HIGHEST, BINS = -40.0, 10.0, 1000   # of log10(W^2 F)
@@ -25,8 +25,8 @@ def measure_fisher(subject: Subject) -> dict[str, list[int]]:
     everything = [replace(chain, taps=tuple(range(len(chain.blocks))))
                   for chain in subject.chains]
     lane = Lane('fisher', subject.model, everything, subject.samples, subject.stash)
-    for chain, position, _ in walk(replace(subject, chains=everything), [lane], 'forward through'):
-        lane.advance(chain, position)
+    for chain, position, _ in walk(replace(subject, chains=everything), 'forward through'):
+        advance_and_collect(subject, lane, chain, position)
     backward = _Backward(subject, lane)
     backward.through_head()
     histograms = {}

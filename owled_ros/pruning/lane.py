@@ -9,7 +9,7 @@ from owled_ros.pruning.replay import (
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
 from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import Chain
+from owled_ros.pruning.structure import ENTRY, Chain
 
 
 class Lane:
@@ -31,10 +31,10 @@ class Lane:
         self._model = model
         self._stash = stash
 
-    def fork(self, name: str) -> 'Lane':
-        """Return a lane of another name that stands where this one does."""
-        other = Lane(name, self._model, self.chains, self.samples, self._stash)
-        for key in self._keys():
+    def fork(self, name: str, count: int) -> 'Lane':
+        """Return a lane of another name, whose first samples stand where they do in this one."""
+        other = Lane(name, self._model, self.chains, self.samples[:count], self._stash)
+        for key in other._keys():
             if (self.name, *key) in self._stash:
                 self._stash.put((name, *key), self._stash.get((self.name, *key)))
         return other
@@ -49,7 +49,10 @@ class Lane:
                 self._stash.put((self.name, 'call', index), call)
 
     def advance(self, chain: Chain, position: int) -> None:
-        """Take every sample through one block, whose weights must be loaded."""
+        """Take every sample through one block, whose weights must be loaded, or the entry."""
+        if position == ENTRY:
+            self.enter(chain)
+            return
         for index in self.present():
             hidden = self._step(index, chain, position)
             self._stash.put((self.name, 'hidden', index), hidden)
@@ -57,10 +60,14 @@ class Lane:
                 self._stash.put((self.name, 'tap', index, chain.root, position), hidden)
 
     def observe(self, chain: Chain, position: int, collector: Collector) -> None:
-        """Run every sample through one block without taking it on."""
-        with collector:
-            for index in self.present():
-                self._step(index, chain, position)
+        """Run every sample through one block, or the entry, without taking it on."""
+        with collector, torch.no_grad():
+            if position == ENTRY:
+                for index in range(len(self.samples)):
+                    self.run_to_root(index, chain)
+            else:
+                for index in self.present():
+                    self._step(index, chain, position)
 
     def losses(self) -> tuple[float, int]:
         """

@@ -1,16 +1,17 @@
 """What allocations measure on the dense model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from owled_ros.pruning.archive import Archive
 from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.patterns import Cut, choose
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector, InputNorms, wanda_scores
 from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import Chain, Projection
+from owled_ros.pruning.structure import ENTRY, Chain, Projection
 
 ABLATED_WITH = 8    # samples: every block has a run of its own
 
@@ -21,6 +22,8 @@ class Subject:
     The dense model and its calibration samples.
 
     :param chosen: the projections to prune, for the name of each block that has some
+    :param archive: where the statistics of all blocks are kept while they are gone through; None
+        when they are not needed afterwards
     :param tell: is told in a line what goes on
     """
 
@@ -31,35 +34,59 @@ class Subject:
     stash: Stash
     settings: object
     tell: Callable
+    archive: Archive | None = None
 
 
-def walk(subject: Subject, lanes: Sequence[Lane], what: str):
+def walk(subject: Subject, what: str):
     """
-    Go through all blocks with some lanes, each block's weights loaded for its step.
+    Go through all chains, each block's dense weights loaded for its step.
 
-    :return: yields chain, position in it, and block
+    Lanes have to be advanced by the caller, at the entry of each chain too.
+
+    :return: yields chain, position in it (``ENTRY`` first), and block
     """
-    done, total = 0, sum(len(chain.blocks) for chain in subject.chains)
-    for chain in subject.chains:
-        for lane in lanes:
-            lane.enter(chain)
-        for position, block in enumerate(chain.blocks):
-            done += 1
-            subject.tell(f'{what} {block.component} block {block.name} ({done}/{total})')
+    steps = [(chain, *step) for chain in subject.chains for step in chain.steps()]
+    told = [block.name for _, position, block in steps
+            if position != ENTRY or block.name in subject.chosen]
+    for chain, position, block in steps:
+        if block.name in told:
+            subject.tell(f'{what} {block.component} block {block.name} '
+                         f'({told.index(block.name) + 1}/{len(told)})')
+        if position == ENTRY:
+            yield chain, position, block
+            _restore_entries(subject)
+        else:
             subject.model.load(block.name)
             yield chain, position, block
             subject.model.release(block.name)
+
+
+def _restore_entries(subject: Subject) -> None:
+    """Load the dense weights between chains again: they stay in memory, and may be pruned now."""
+    for chain in subject.chains:
+        for projection in subject.chosen.get(chain.entry.name, ()):
+            subject.model.load(projection.name)
+
+
+def advance_and_collect(subject: Subject, lane: Lane, chain: Chain, position: int) -> Collector:
+    """Take a lane through a block of the dense model; return the statistics of its inputs."""
+    block = chain.at(position)
+    projections = subject.chosen.get(block.name, ())
+    statistic = subject.archive.statistic if subject.archive else InputNorms
+    with Collector(subject.model.module, projections, statistic) as collector:
+        lane.advance(chain, position)
+    if subject.archive and projections:
+        subject.archive.put(block, projections, collector)
+    return collector
 
 
 def measure_outliers(subject: Subject) -> dict[str, float]:
     """Return the outlier share of every block, and of every projection by itself."""
     lane = Lane('measure', subject.model, subject.chains, subject.samples, subject.stash)
     outliers = {}
-    for chain, position, block in walk(subject, [lane], 'measuring'):
-        projections = subject.chosen.get(block.name, ())
-        with Collector(subject.model.module, projections, InputNorms) as collector:
-            lane.advance(chain, position)
-        if projections:
+    for chain, position, block in walk(subject, 'measuring'):
+        collector = advance_and_collect(subject, lane, chain, position)
+        if (projections := subject.chosen.get(block.name)):
             outliers[block.name], own = outlier_shares(subject, projections, collector)
             outliers |= {p.name: share for p, share in zip(projections, own)}
     lane.close()
@@ -93,27 +120,28 @@ def measure_ablation(subject: Subject) -> dict[str, float]:
     Only forward passes: every block that was reached so far has a lane in which it was the one
     that was pruned, by Wanda at the target sparsity, and all lanes go on through the dense rest.
     """
-    samples = subject.samples[:ABLATED_WITH]
+    samples = subject.samples if subject.archive else subject.samples[:ABLATED_WITH]
     dense = Lane('dense', subject.model, subject.chains, samples, subject.stash)
     lanes = [dense]
-    for chain, position, block in walk(subject, lanes, 'ablating'):
-        forks = []
-        if block.name in subject.chosen:
-            collector = Collector(subject.model.module, subject.chosen[block.name], InputNorms)
-            dense.observe(chain, position, collector)
-            forks.append(dense.fork(block.name))
-        for lane in lanes:
+    for chain, position, block in walk(subject, 'ablating'):
+        ablated = None
+        if block.name in subject.chosen and position != ENTRY:
+            ablated = dense.fork(block.name, ABLATED_WITH)
+        collector = advance_and_collect(subject, dense, chain, position)
+        for lane in lanes[1:]:
             lane.advance(chain, position)
-        for lane in forks:
+        if ablated:
             _prune_in_memory(subject, block, collector)
-            lane.advance(chain, position)
-        lanes += forks
-    losses = {}
+            ablated.advance(chain, position)
+            lanes.append(ablated)
+    lanes[0] = dense.fork('all dense', ABLATED_WITH)
+    dense.close()
+    losses = []
     for lane in lanes:
         total, tokens = lane.losses()
-        losses[lane.name] = total / max(tokens, 1)
+        losses.append(total / max(tokens, 1))
         lane.close()
-    return {name: loss - losses['dense'] for name, loss in losses.items() if name != 'dense'}
+    return {lane.name: loss - losses[0] for lane, loss in zip(lanes[1:], losses[1:])}
 
 
 def _prune_in_memory(subject: Subject, block, collector: Collector) -> None:

@@ -3,7 +3,8 @@ Samples and a model in, a sparser model and its report out.
 
 Two passes. The first measures the dense model, where the allocation asks for it. The second goes
 block by block: statistics of the block with what the pruned blocks before it put out, prune,
-write, and on with the output of the pruned block. Besides, held-out samples go through the dense
+write, and on with the output of the pruned block. With dense statistics the first pass collects
+them, and the second needs no calibration sample. Besides, held-out samples go through the dense
 and the pruned blocks, to tell what pruning does to them.
 """
 
@@ -20,6 +21,7 @@ import transformers
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
+from owled_ros.pruning.archive import Archive
 from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.measuring import Subject, measure_outliers, outlier_shares, walk
 from owled_ros.pruning.methods import METHODS
@@ -31,7 +33,7 @@ from owled_ros.pruning.shards import hash_weights
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
 from owled_ros.pruning.streaming import StreamedModel, find_device
-from owled_ros.pruning.structure import Block, Chain, Projection, find_chains
+from owled_ros.pruning.structure import ENTRY, Block, Chain, Projection, find_chains
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 COMPARED = 4    # held-out samples whose hidden states are compared, dense with pruned
@@ -90,6 +92,7 @@ class _Run:
     def __init__(self, model_dir, inputs, held_out, settings, report):
         self.settings = settings
         self.allocation = ALLOCATIONS[settings.allocation]
+        self.method = METHODS[settings.method]
         self.report = report
         self.inputs = list(inputs)
         self.loss_on = 'held-out samples' if held_out else 'calibration samples'
@@ -114,12 +117,15 @@ class _Run:
         self.steps = steps
         shutil.rmtree(partial / 'activations', ignore_errors=True)
         self.stash = Stash(partial / 'activations', self.settings.activation_bytes)
+        self.archive = None
+        if self.settings.statistics == 'dense':
+            self.archive = Archive(partial / 'statistics', self.method.statistic)
         self.subject = Subject(self.model, self.chains, self.chosen, self.inputs, self.stash,
-                               self.settings, self.report)
+                               self.settings, self.report, self.archive)
         try:
             evidence = self._measure()
             counts = self._plan(evidence)
-            outliers = evidence if self._measures_outliers() else {}
+            outliers = evidence if self.allocation.measure is measure_outliers else {}
             self.written = self.model.shards.copy(partial)
             blocks, losses = self._prune_all(counts, outliers)
             _copy_companions(self.model.directory, partial)
@@ -128,6 +134,8 @@ class _Run:
             record = json.loads(text)
             write_report(record, partial)
             write_durably(partial / 'owled.json', (text + '\n').encode())
+            if self.archive:
+                self.archive.clear()
             self.steps.clear()
         finally:
             self.stash.close()
@@ -163,17 +171,20 @@ class _Run:
         return True
 
     def _blocks(self) -> list[Block]:
-        return [block for chain in self.chains for block in chain.blocks]
+        return [block for chain in self.chains for _, block in chain.steps()]
 
-    def _measures_outliers(self) -> bool:
-        return self.allocation.measure is measure_outliers
+    def _dense_outliers(self) -> bool:
+        return self.archive is not None or self.allocation.measure is measure_outliers
 
     def _measure(self) -> dict:
         """Return what the allocation measures on the dense model, by block or projection."""
-        if self.allocation.measure is None:
+        measure = self.allocation.measure
+        if measure is None and self.archive is None:
             return {}
         if (evidence := self.steps.load('evidence')) is None:
-            evidence = self.allocation.measure(self.subject)
+            evidence = measure(self.subject) if measure else {}
+            if self.archive and not (measure and self.allocation.runs):
+                measure_outliers(self.subject)      # fills the archive on its way
             self.steps.save('evidence', evidence)
         return evidence
 
@@ -205,13 +216,18 @@ class _Run:
 
     def _prune_all(self, counts, outliers) -> tuple[list[dict], dict]:
         """Prune block by block; return what is reported of the blocks, and the losses."""
-        calibration = Lane('calibration', self.model, self.chains, self.inputs, self.stash)
+        # With dense statistics no sample has to go through the pruned blocks to calibrate.
+        calibration = Lane('calibration', self.model, self.chains,
+                           [] if self.archive else self.inputs, self.stash)
         dense = Lane('dense', self.model, self.chains, self.held_out, self.stash)
         pruned = Lane('pruned', self.model, self.chains, self.held_out, self.stash)
         reports = []
-        lanes = [calibration, dense, pruned]
-        for chain, position, block in walk(self.subject, lanes, 'pruning'):
+        passed = []     # entries: what is in them runs again on the way to later chains
+        for chain, position, block in walk(self.subject, 'pruning'):
             dense.advance(chain, position)
+            if position == ENTRY:
+                self._load_pruned(*passed)
+                passed.append(block)
             report = self.steps.load(block.name)
             if report:
                 self._load_pruned(block)
@@ -227,31 +243,31 @@ class _Run:
                 reports.append(report)
         losses = {}
         for lane in (dense, pruned):
+            if lane is pruned:
+                self._load_pruned(*passed)
             total, tokens = lane.losses()
             losses |= {lane.name: total / max(tokens, 1), 'tokens': tokens}
         return reports, losses | {'measured_on': self.loss_on, 'samples': len(self.held_out)}
 
-    def _load_pruned(self, block: Block) -> None:
-        """Put the weights that an interrupted run wrote in the place of the dense ones."""
-        for projection in self.chosen[block.name]:
+    def _load_pruned(self, *blocks: Block) -> None:
+        """Put the weights that were written in the place of the dense ones."""
+        for projection in (p for block in blocks for p in self.chosen.get(block.name, ())):
             stored = self.written.read(self.model.disk_name(projection.weight))
             weight = self.model.module.get_submodule(projection.name).weight
             weight.data = stored.to(weight.device, weight.dtype)
 
     def _prune_block(self, lane: Lane, chain: Chain, position: int, counts) -> dict:
         """Prune a block and write it; return what is reported of it."""
-        block = chain.blocks[position]
+        block = chain.at(position)
         projections = self.chosen[block.name]
-        method = METHODS[self.settings.method]
         pattern = parse_pattern(self.settings.pattern)
-        collector = Collector(self.model.module, projections, method.statistic)
-        lane.observe(chain, position, collector)
+        collector = self._statistics(lane, chain, position)
         together, own = outlier_shares(self.subject, projections, collector)
         entries = []
         for projection, outliers in zip(projections, own):
             weight = self.model.module.get_submodule(projection.name).weight
             cut = Cut(counts[projection.name], pattern, self._seed(projection.name))
-            new, mask = method.prune(weight.data, collector.of(projection), cut)
+            new, mask = self.method.prune(weight.data, collector.of(projection), cut)
             weight.data = self._write(projection, new)
             entries.append({
                 'name': projection.name, 'shape': [projection.rows, projection.columns],
@@ -260,6 +276,15 @@ class _Run:
             'name': block.name, 'component': block.component,
             **_tally([e['weights'] for e in entries], [e['pruned'] for e in entries]),
             'outlier_share': together, 'projections': entries}
+
+    def _statistics(self, lane: Lane, chain: Chain, position: int):
+        """Return the statistics of a block's inputs; those of the dense model were kept."""
+        block = chain.at(position)
+        if self.archive:
+            return self.archive.get(block, self.model.device)
+        collector = Collector(self.model.module, self.chosen[block.name], self.method.statistic)
+        lane.observe(chain, position, collector)
+        return collector
 
     def _seed(self, name: str) -> int:
         """Return a seed that is the projection's own, in whatever order they are pruned."""
@@ -285,7 +310,7 @@ class _Run:
                 'measured': total['sparsity'],
                 'prunable_weights': total['weights'],
                 'pruned_weights': total['pruned'],
-                'outliers_measured_on': 'the dense model' if self._measures_outliers()
+                'outliers_measured_on': 'the dense model' if self._dense_outliers()
                                         else 'the model as it is pruned',
             },
             'loss': losses,

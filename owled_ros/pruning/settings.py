@@ -10,11 +10,9 @@ from owled_ros.pruning.allocation import ALLOCATIONS
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import parse_pattern
 
-COMPONENTS = {
-    'both': ('vision', 'language'),
-    'vision': ('vision',),
-    'language': ('language',),
-}
+COMPONENTS = ('vision', 'projector', 'language')
+GROUPS = {'both': ('vision', 'language'), 'all': COMPONENTS}
+STATISTICS = ('sequential', 'dense')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +24,15 @@ class PruningSettings:
     :param method: which weights go, a name in ``methods.METHODS``
     :param allocation: how the budget is shared among blocks, a name in
         ``allocation.ALLOCATIONS``
-    :param components: 'both' (vision encoder and language model), 'vision' or 'language'
+    :param components: 'vision', 'projector', 'language', or several of them separated by commas;
+        'both' is the vision encoder and the language model, 'all' the projector too
     :param component_sparsity: a budget of its own for a component, ``{'vision': 0.3}``; the
         others get ``sparsity``
-    :param joint: share one budget among all components, instead of the same one each
+    :param joint: share one budget among the blocks of all components, instead of the same one
+        each; the projector is no block, and gets ``sparsity`` in any case
+    :param statistics: whose inputs the projections' statistics are of: 'sequential', the model's
+        as it is pruned, block by block; or 'dense', the dense model's, from the same pass that
+        the allocation measures, in about a third of the time
     :param outlier_threshold: OWL's M: a score is an outlier above M times the mean
     :param outlier_width: OWL's lambda: block sparsities span at most 2 lambda
     :param pattern: 'unstructured', or 'n:m' to keep n of every m neighbours of a row (2:4)
@@ -48,6 +51,7 @@ class PruningSettings:
     components: str = 'both'
     component_sparsity: Mapping[str, float] = field(default_factory=dict)
     joint: bool = False
+    statistics: str = 'sequential'
     outlier_threshold: float = 5.0
     outlier_width: float = 0.08
     pattern: str = 'unstructured'
@@ -61,7 +65,9 @@ class PruningSettings:
     def __post_init__(self):
         _check_name('method', self.method, METHODS)
         _check_name('allocation', self.allocation, ALLOCATIONS)
-        _check_name('components', self.components, COMPONENTS)
+        _check_name('kind of statistics', self.statistics, STATISTICS)
+        for component in self.components.split(','):
+            _check_name('component', component.strip(), (*COMPONENTS, *GROUPS))
         _check_sparsity('sparsity', self.sparsity)
         for component, sparsity in self.component_sparsity.items():
             _check_name('component', component, self.pruned_components)
@@ -93,8 +99,10 @@ class PruningSettings:
 
     @property
     def pruned_components(self) -> tuple[str, ...]:
-        """The components that are pruned."""
-        return COMPONENTS[self.components]
+        """The components that are pruned, in the order in which they run."""
+        named = [name.strip() for name in self.components.split(',')]
+        chosen = {component for name in named for component in GROUPS.get(name, (name,))}
+        return tuple(component for component in COMPONENTS if component in chosen)
 
     def sparsity_of(self, component: str) -> float:
         """Return the share of a component's prunable weights to prune."""

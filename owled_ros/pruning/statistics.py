@@ -14,56 +14,67 @@ from owled_ros.errors import UserError
 from owled_ros.pruning.structure import Projection
 
 
-class InputNorms:
+class Statistic:
+    """
+    A sum over all tokens.
+
+    :param total: the sum so far
+    """
+
+    def __init__(self, total: torch.Tensor):
+        self.total = total
+
+
+class InputNorms(Statistic):
     """
     The norm of every input column, ||X_j||_2 over all tokens (Wanda, arXiv 2306.11695, sec. 3).
 
-    :param columns: the projection's number of inputs
+    ``total`` holds the squares of the norms, float64 (columns,).
     """
 
-    def __init__(self, columns: int, device: torch.device):
-        self.tokens = 0
-        self.squares = torch.zeros(columns, dtype=torch.float64, device=device)  # (columns,)
+    @classmethod
+    def empty(cls, columns: int, device: torch.device) -> 'InputNorms':
+        """Return the statistic of a projection with that many inputs, before any token."""
+        return cls(torch.zeros(columns, dtype=torch.float64, device=device))
 
     def add(self, x: torch.Tensor) -> None:
         """Take in inputs (tokens x columns)."""
-        self.tokens += x.shape[0]
-        self.squares += x.float().square().sum(0)
+        self.total += x.float().square().sum(0)
 
     def is_finite(self) -> bool:
         """Say whether nothing that was taken in was NaN or infinite."""
-        return bool(torch.isfinite(self.squares).all())
+        return bool(torch.isfinite(self.total).all())
 
     def norms(self) -> torch.Tensor:
         """Return ||X_j||_2 for every column j, float32 (columns,)."""
-        return self.squares.sqrt().float()
+        return self.total.sqrt().float()
 
 
-class InputHessian:
+class InputHessian(Statistic):
     """
     The second moments of the inputs, H = X^T X: the Hessian of the squared error of the outputs
     for every output row (SparseGPT, arXiv 2301.00774, sec. 2).
 
-    :param columns: the projection's number of inputs
+    ``total`` is H, float32 (columns x columns).
     """
 
-    def __init__(self, columns: int, device: torch.device):
-        self.tokens = 0
-        self.matrix = torch.zeros(columns, columns, device=device)  # float32
+    @classmethod
+    def empty(cls, columns: int, device: torch.device) -> 'InputHessian':
+        """Return the statistic of a projection with that many inputs, before any token."""
+        return cls(torch.zeros(columns, columns, device=device))
 
     def add(self, x: torch.Tensor) -> None:
         """Take in inputs (tokens x columns)."""
-        self.tokens += x.shape[0]
         x = x.float()
-        self.matrix.addmm_(x.T, x)
+        self.total.addmm_(x.T, x)
 
     def is_finite(self) -> bool:
         """Say whether nothing that was taken in was NaN or infinite."""
-        return bool(torch.isfinite(self.matrix.diagonal()).all())
+        return bool(torch.isfinite(self.total.diagonal()).all())
 
     def norms(self) -> torch.Tensor:
         """Return ||X_j||_2 for every column j, float32 (columns,)."""
-        return self.matrix.diagonal().sqrt()
+        return self.total.diagonal().sqrt()
 
 
 def wanda_scores(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
@@ -114,7 +125,8 @@ class Collector:
                 self._of[projection] = self._previous[1]
                 return
             if known is None:
-                known = self._of[projection] = self._statistic(projection.columns, x.device)
+                known = self._of[projection] = self._statistic.empty(
+                    projection.columns, x.device)
             known.add(x.detach().reshape(-1, projection.columns))
             if not known.is_finite():
                 raise UserError(f'The inputs of {projection.name} hold NaN or infinite values: '

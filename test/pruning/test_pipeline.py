@@ -1,6 +1,7 @@
 """The whole of pruning on a tiny Llava, against a second implementation and plain transformers."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning.lane import Lane
 
 
 def quiet(_):
@@ -71,7 +73,7 @@ def reference(model_dir, samples, sparsities, *, sequential=True):
 
 def masks(model):
     return {name: parameter == 0 for name, parameter in model.named_parameters()
-            if '.layers.' in name and parameter.dim() == 2}
+            if ('.layers.' in name or 'projector' in name) and parameter.dim() == 2}
 
 
 def agreement(one, other):
@@ -85,6 +87,36 @@ def test_sequential_wanda_equals_a_second_implementation(llava_dir, samples, tmp
     assert agreement(found, masks(reference(llava_dir, samples, [0.5] * 6))) == 1.0
     dense = masks(reference(llava_dir, samples, [0.5] * 6, sequential=False))
     assert 0.5 < agreement(found, dense) < 0.999
+
+
+def test_dense_wanda_equals_a_second_implementation(llava_dir, samples, tmp_path):
+    record = run(llava_dir, samples, tmp_path / 'out', allocation='uniform', statistics='dense')
+    expected = masks(reference(llava_dir, samples, [0.5] * 6, sequential=False))
+    assert agreement(masks(load(tmp_path / 'out')), expected) == 1.0
+    assert record['sparsity']['outliers_measured_on'] == 'the dense model'
+
+
+@pytest.mark.parametrize('settings, steps_a_sample', [
+    ({'statistics': 'sequential', 'allocation': 'uniform'}, 2),
+    ({'statistics': 'sequential', 'allocation': 'owl'}, 3),
+    ({'statistics': 'dense', 'allocation': 'uniform'}, 1),
+    ({'statistics': 'dense', 'allocation': 'owl'}, 1),
+    ({'statistics': 'dense', 'allocation': 'alphapruning'}, 1),
+    ({'statistics': 'dense', 'allocation': 'fisher', 'method': 'sparsegpt'}, 1),
+])
+def test_no_pass_that_is_not_needed(
+        llava_dir, samples, tmp_path, monkeypatch, settings, steps_a_sample):
+    steps, step = Counter(), Lane._step
+
+    def counted(lane, *args):
+        steps['held out' if lane.name in ('dense', 'pruned') else 'calibration'] += 1
+        return step(lane, *args)
+
+    monkeypatch.setattr(Lane, '_step', counted)
+    run(llava_dir, samples, tmp_path / 'out', **settings)
+    blocks = 6
+    assert steps == {'calibration': steps_a_sample * blocks * len(samples),
+                     'held out': 2 * blocks * 4}
 
 
 def test_samples_without_an_image_skip_the_encoder(llava_dir, samples, tmp_path):
@@ -140,10 +172,15 @@ def test_the_reported_losses_are_those_of_the_models(llava_dir, pruned, samples)
 @pytest.mark.parametrize('settings', [
     {'sparsity': 0.0}, {'sparsity': 0.123, 'joint': True}, {'sparsity': 0.97},
     {'sparsity': 0.5, 'outlier_width': 0.5}, {'sparsity': 0.6, 'method': 'magnitude'},
-    {'sparsity': 0.6, 'components': 'vision'}, {'sparsity': 0.7, 'method': 'sparsegpt'},
+    {'sparsity': 0.6, 'components': 'vision'}, {'sparsity': 0.4, 'components': 'all'},
+    {'sparsity': 0.4, 'components': 'projector, language', 'joint': True},
+    {'sparsity': 0.7, 'method': 'sparsegpt'},
     {'sparsity': 0.7, 'method': 'admm', 'allocation': 'owl-projection'},
     {'sparsity': 0.5, 'method': 'sparsegpt', 'pattern': '2:4', 'allocation': 'uniform'},
     {'sparsity': 0.31, 'exclude': ('down_proj',)},
+    {'sparsity': 0.7, 'method': 'admm', 'allocation': 'fisher', 'statistics': 'dense',
+     'components': 'all', 'component_sparsity': {'projector': 0.2}},
+    {'sparsity': 0.6, 'method': 'sparsegpt', 'allocation': 'ablation', 'statistics': 'dense'},
 ])
 def test_the_budget_is_exact(llava_dir, samples, tmp_path, settings):
     record = run(llava_dir, samples, tmp_path / 'out', **settings)
@@ -154,7 +191,9 @@ def test_the_budget_is_exact(llava_dir, samples, tmp_path, settings):
         groups.setdefault(key, []).append(block)
     for blocks in groups.values():
         weights = sum(block['weights'] for block in blocks)
-        assert sum(block['pruned'] for block in blocks) == round(settings['sparsity'] * weights)
+        asked = settings.get('component_sparsity', {}).get(
+            blocks[0]['component'], settings['sparsity'])
+        assert sum(block['pruned'] for block in blocks) == round(asked * weights)
         assert all(block['sparsity'] <= 0.9905 for block in blocks)
     zeros = masks(load(tmp_path / 'out'))
     assert sum(int(mask.sum()) for mask in zeros.values()) == sparsity['pruned_weights']
@@ -230,7 +269,9 @@ def refused(match, model_dir, samples, output, **settings):
     ({'sparsity': 1.0}, 'sparsity is 1.0'), ({'sparsity': -0.1}, 'sparsity is -0.1'),
     ({'sparsity': float('nan')}, 'sparsity is nan'), ({'sparsity': 0.995}, 'cannot be met'),
     ({'method': 'guess'}, "no method 'guess'.*wanda"), ({'allocation': 'x'}, 'no allocation'),
-    ({'components': 'wheels'}, 'no components'), ({'exclude': ('(',)}, 'regular expression'),
+    ({'components': 'vision,wheels'}, "no component 'wheels'"),
+    ({'statistics': 'some'}, 'no kind of statistics'),
+    ({'exclude': ('(',)}, 'regular expression'),
     ({'exclude': ('.',)}, 'nothing to prune'), ({'device': 'abacus'}, 'no device'),
     ({'pattern': '4:2'}, "pattern '4:2'"), ({'pattern': '2:4'}, 'choose the allocation uniform'),
     ({'pattern': '1:4', 'allocation': 'uniform'}, 'share of 0.75'),

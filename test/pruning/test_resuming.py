@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -10,10 +11,11 @@ from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings, progress, prune, shards, stash
 
 SETTINGS = PruningSettings(sparsity=0.6, activation_bytes=20_000)
+DENSE = replace(SETTINGS, statistics='dense', method='sparsegpt')
 
 
-def run(llava_dir, samples, output):
-    return prune(llava_dir, samples, SETTINGS, output, progress=lambda line: None)
+def run(llava_dir, samples, output, settings=SETTINGS):
+    return prune(llava_dir, samples, settings, output, progress=lambda line: None)
 
 
 def count_calls(monkeypatch, act):
@@ -38,13 +40,13 @@ def kill_self():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_and_die(llava_dir, samples, output, monkeypatch, at):
+def run_and_die(llava_dir, samples, output, settings, monkeypatch, at):
     """Run in a process that is killed at its ``at``-th call; say whether it was."""
     child = os.fork()
     if child == 0:
         try:
             count_calls(monkeypatch, lambda number: kill_self() if number == at else None)
-            run(llava_dir, samples, output)
+            run(llava_dir, samples, output, settings)
         finally:
             os._exit(0)
     return os.waitpid(child, 0)[1] == int(signal.SIGKILL)
@@ -54,25 +56,50 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-@pytest.fixture(scope='module')
-def undisturbed(llava_dir, samples, tmp_path_factory):
-    output = tmp_path_factory.mktemp('undisturbed') / 'out'
+def run_undisturbed(llava_dir, samples, output, settings):
+    """Return what a run writes, and how many calls it makes."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         calls = count_calls(monkeypatch, lambda number: None)
-        run(llava_dir, samples, output)
+        run(llava_dir, samples, output, settings)
         return contents(output), calls()
+
+
+@pytest.fixture(scope='module')
+def undisturbed(llava_dir, samples, tmp_path_factory):
+    return run_undisturbed(
+        llava_dir, samples, tmp_path_factory.mktemp('undisturbed') / 'out', SETTINGS)
+
+
+@pytest.fixture(scope='module')
+def undisturbed_dense(llava_dir, samples, tmp_path_factory):
+    return run_undisturbed(
+        llava_dir, samples, tmp_path_factory.mktemp('undisturbed') / 'out', DENSE)
+
+
+def kill_and_run_again(llava_dir, samples, output, settings, monkeypatch, expected, points):
+    """Kill a run at some points, one after the other, then let it end; compare."""
+    killed = [run_and_die(llava_dir, samples, output, settings, monkeypatch, at)
+              for at in points]
+    assert killed[0]    # those after it have less to do, and may be done before their time
+    run(llava_dir, samples, output, settings)
+    assert contents(output) == expected
+    assert [path.name for path in output.parent.iterdir()] == ['out']
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_killed_at_random_points(llava_dir, samples, undisturbed, tmp_path, monkeypatch, seed):
     expected, calls = undisturbed
-    draw = random.Random(seed)
-    killed = [run_and_die(llava_dir, samples, tmp_path / 'out', monkeypatch, at)
-              for at in draw.sample(range(60, calls), 3)]
-    assert killed[0]    # those after it have less to do, and may be done before their time
-    run(llava_dir, samples, tmp_path / 'out')
-    assert contents(tmp_path / 'out') == expected
-    assert [path.name for path in tmp_path.iterdir()] == ['out']
+    kill_and_run_again(llava_dir, samples, tmp_path / 'out', SETTINGS, monkeypatch, expected,
+                       random.Random(seed).sample(range(60, calls), 3))
+
+
+@pytest.mark.parametrize('share', [0.3, 0.6, 0.95])
+def test_dense_statistics_survive_being_killed(
+        llava_dir, samples, undisturbed_dense, tmp_path, monkeypatch, share):
+    expected, calls = undisturbed_dense
+    assert not any('statistics' in name for name in expected)
+    kill_and_run_again(llava_dir, samples, tmp_path / 'out', DENSE, monkeypatch, expected,
+                       [int(share * calls), int(0.4 * calls)])
 
 
 def test_an_interrupted_run_of_something_else_is_thrown_away(
