@@ -25,11 +25,12 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from owled_ros.driver.action import ActionLimiter, Status
+from owled_ros.driver.memory import free_caches
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
 from owled_ros.ros import messages, parameters, qos
 from owled_ros.ros.counters import Counters
-from owled_ros.ros.decision_loop import DecisionLoop, one_line
+from owled_ros.ros.decision_loop import DecisionLoop
 from owled_ros.ros.diagnostics import Diagnosis
 from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.inputs import Inputs
@@ -37,12 +38,14 @@ from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.model_worker import ModelWorker
 from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.overlay import draw_action
+from owled_ros.ros.refused import one_line, Refused
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
 
 WATCHDOG_PERIOD = 0.05     # s; how late the watchdog may be
 DIAGNOSTICS_PERIOD = 1.0   # s
+LOG_PERIOD = 10.0          # s between two lines that say the same status
 WORKER_PATIENCE = 0.5      # s given to the model to finish before it is left behind
 EXECUTOR_PATIENCE = 0.3    # s given to callbacks to finish
 GOODBYE_PATIENCE = 0.3     # s given to subscribers to take the last status
@@ -50,6 +53,7 @@ END_WITHIN = 1.8           # s from a signal to the end of the process, whatever
 # Images, odometry, watchdog, parameters and a transition that waits for the model each hold one
 # thread at the most; the rest is for further lifecycle calls.
 EXECUTOR_THREADS = 8
+LOAD_AGAIN = 'clean the node up and configure it to load the model again'
 
 
 def load_embedded_or_named(model, **how):
@@ -74,6 +78,7 @@ class DrivingNode(ManagedNode):
         self._driver = None
         self._worker = None
         self._model = ''
+        self._logged = (Status.UNKNOWN, 0.0)  # the status in the log, and when it was put there
         self._ending = threading.Event()
         self._counters = Counters()
         self._time = Timekeeper(
@@ -111,7 +116,7 @@ class DrivingNode(ManagedNode):
     def _create_subscriptions(self):
         def subscribe(kind, topic, callback, profile):
             return self.create_subscription(
-                kind, topic, callback, profile,
+                kind, topic, self._unharmed(callback), profile,
                 callback_group=MutuallyExclusiveCallbackGroup(),
                 qos_overriding_options=qos.overridable())
 
@@ -127,10 +132,10 @@ class DrivingNode(ManagedNode):
     def _create_timers(self):
         # ROS timers stop with /clock; a watchdog must not.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(WATCHDOG_PERIOD, self._on_watchdog, MutuallyExclusiveCallbackGroup(),
-                          steady)
-        self.create_timer(DIAGNOSTICS_PERIOD, self._on_diagnostics,
-                          MutuallyExclusiveCallbackGroup(), steady)
+        for period, callback in ((WATCHDOG_PERIOD, self._on_watchdog),
+                                 (DIAGNOSTICS_PERIOD, self._on_diagnostics)):
+            self.create_timer(period, self._unharmed(callback), MutuallyExclusiveCallbackGroup(),
+                              steady)
         if self.get_parameter('autostart').value:
             self._autostart = self.create_timer(
                 WATCHDOG_PERIOD, self._on_autostart, MutuallyExclusiveCallbackGroup(), steady)
@@ -140,6 +145,20 @@ class DrivingNode(ManagedNode):
         if self.transition('configure'):
             self.transition('activate')
 
+    def _unharmed(self, callback):
+        """Wrap a callback: rclpy ends its executor, and so the node, when one raises.
+
+        What was on its way is lost with it, and the watchdog says that nothing came of it.
+        """
+        def call(*arguments):
+            try:
+                callback(*arguments)
+            except Exception as error:
+                if not self._ending.is_set():  # then the graph goes away under it
+                    self._counters.count('callbacks failed')
+                    self._log_failure(f'a callback failed: {type(error).__name__}: {error}')
+        return call
+
     # Lifecycle -------------------------------------------------------------------------------
 
     def on_configure(self, state):
@@ -148,7 +167,8 @@ class DrivingNode(ManagedNode):
             self._settings = parameters.Settings(parameters.current(self))
             self._time.tolerance = self._settings.max_clock_skew
             self._worker = ModelWorker(self._load)
-            self._driver = self._worker.wait_until_loaded(self._ending).driver
+            self._driver = self._worker.wait_until_loaded(
+                self._ending, self._settings.load_limit).driver
         except (UserError, InterruptedError) as error:
             return self._not_configured(str(error))
         except BaseException as error:
@@ -186,7 +206,11 @@ class DrivingNode(ManagedNode):
             show=self._publish_debug_image, log=self._log_failure)
 
     def on_activate(self, state):
-        """Open the gates."""
+        """Open the gates, unless the model was given up meanwhile."""
+        lost = self._worker.failure(self._settings.hang_limit)
+        if lost:
+            self.get_logger().error(f'not activated: {lost}; {LOAD_AGAIN}')
+            return TransitionCallbackReturn.FAILURE
         self._inputs.clear()
         self._outlet.open()
         self.get_logger().info('active')
@@ -194,7 +218,8 @@ class DrivingNode(ManagedNode):
 
     def on_deactivate(self, state):
         """Close the gates and say so, once."""
-        self._outlet.close('the node was deactivated')
+        lost = self._worker.failure(self._settings.hang_limit)
+        self._outlet.close(f'{lost}; {LOAD_AGAIN}' if lost else 'the node was deactivated')
         self.get_logger().info('inactive')
         return TransitionCallbackReturn.SUCCESS
 
@@ -219,12 +244,17 @@ class DrivingNode(ManagedNode):
         """Stop the worker and forget the model."""
         worker, self._worker = self._worker, None
         self._driver, self._model = None, ''
-        # A process that ends takes its threads along and need not wait for them.
-        ending = self._ending.is_set()
-        if worker is not None and not worker.stop(0.0 if ending else WORKER_PATIENCE) \
-                and not ending:
+        if worker is None:
+            return
+        if self._ending.is_set():
+            worker.stop(0.0)  # a process that ends takes its threads along
+        elif worker.stop(WORKER_PATIENCE):
+            del worker
+            free_caches()
+        else:
+            self._counters.count('models left behind')
             self.get_logger().warning(
-                'the model did not stop in time; its thread was left behind')
+                'the model did not stop in time; its thread and its memory were left behind')
 
     def say_goodbye(self):
         """End from outside the executor: publish INACTIVE and wait until it was taken."""
@@ -239,17 +269,36 @@ class DrivingNode(ManagedNode):
     def _on_watchdog(self):
         self._inputs.notice_clock_jump()
         self._outlet.watch()
+        self._give_up_a_lost_model()
+
+    def _give_up_a_lost_model(self):
+        """Say MODEL_ERROR and become inactive when nothing can be expected of the worker."""
+        worker, ticket = self._worker, self._outlet.ticket()
+        if worker is None or ticket is None:
+            return
+        lost = worker.failure(self._settings.hang_limit)
+        if lost:
+            self._outlet.refuse(Refused(Status.MODEL_ERROR, lost), ticket)
+            self.transition('deactivate')
 
     def _publish_action(self, report):
-        if report.status not in (Status.OK, Status.INACTIVE):
-            self.get_logger().warning(f'{report.status.name}: {report.reason}',
-                                      throttle_duration_sec=1.0)
-        settings = self._settings
+        self._log_status(report)
+        settings = self._outlet.settings  # those that it was checked by
         self._actions.publish(messages.action_message(
             report, model=self._model,
             base_frame=self.get_parameter('base_frame').value,
             horizon=settings.horizon if settings else 0.0,
             valid_for=settings.valid_for if settings else 0.0))
+
+    def _log_status(self, report):
+        """Log a status when it changes, and now and then while it stays."""
+        now = time.monotonic()
+        status, since = self._logged
+        if report.status == status and now - since < LOG_PERIOD:
+            return
+        self._logged = (report.status, now)
+        if report.status not in (Status.OK, Status.INACTIVE):
+            self.get_logger().warning(f'{report.status.name}: {report.reason}')
 
     def _log_failure(self, words):
         self.get_logger().error(words, throttle_duration_sec=1.0)  # it may fail at every frame

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 import time
 
 from owled_ros.driver.action import InvalidAction, Status
-from owled_ros.ros.refused import Refused
+from owled_ros.driver.memory import free_caches, is_out_of_memory, OutOfMemory
+from owled_ros.ros.refused import one_line, Refused
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class DecisionLoop:
         self._text = ''
 
     def step(self, timeout):
-        """Decide on the newest frame, or go on explaining, or wait up to `timeout` [s]."""
+        """Decide on the newest frame, or go on explaining, or wait up to `timeout` [s].
+
+        Raises OutOfMemory when the model cannot go on; what else it raises is said frame by frame.
+        """
         # A model slower than the camera always has a frame waiting; between two actions it
         # writes a slice all the same, or there would never be an explanation.
         if self._explaining and self._just_decided:
@@ -62,14 +66,17 @@ class DecisionLoop:
         began = time.monotonic()
         try:
             picture, ego, command = self._inputs.of(frame)
-            decision = self.driver.decide(picture, ego, command)
+            decision = self._decision(picture, ego, command)
             report = self._outlet.offer(decision.action, frame, ego, command,
                                         time.monotonic() - began)
         except Refused as refusal:
             self._refuse(refusal, frame, began)
         except InvalidAction as error:
             self._refuse(Refused(Status.INVALID_OUTPUT, str(error)), frame, began)
-        except Exception as error:
+        except OutOfMemory as error:
+            self._refuse(Refused(Status.MODEL_ERROR, str(error)), frame, began)
+            raise
+        except BaseException as error:  # SystemExit too: a model must not end its thread
             self._log(f'the model failed: {type(error).__name__}: {error}')
             self._refuse(Refused(Status.MODEL_ERROR, 'the model failed: ' + one_line(error)),
                          frame, began)
@@ -78,6 +85,26 @@ class DecisionLoop:
                 self._after(report, frame, picture, decision)
         finally:
             self._outlet.end(frame.ticket)
+
+    def _decision(self, picture, ego, command):
+        """Let the model decide; once more with freed caches if it runs out of memory."""
+        try:
+            return self.driver.decide(picture, ego, command)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._counters.count('out of memory')
+            self._log(f'the model ran out of memory, and tries once more: {one_line(error)}')
+        # Here the exception is gone, and with it the tensors of the frames that it came through.
+        self._explaining = None
+        free_caches()
+        try:
+            return self.driver.decide(picture, ego, command)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory('the model ran out of memory, also with freed caches: '
+                              + one_line(error)) from None
 
     def _refuse(self, refusal, frame, began):
         self._outlet.refuse(refusal, frame.ticket, frame.stamp, time.monotonic() - began)
@@ -94,7 +121,7 @@ class DecisionLoop:
     def _begin_explanation(self, report, frame, decision):
         try:
             self._explaining = (report, frame.ticket, self.driver.explain(decision))
-        except Exception as error:
+        except BaseException as error:
             self._explanation_failed(error)
 
     def _explain(self):
@@ -106,8 +133,11 @@ class DecisionLoop:
         settings = self._outlet.settings
         try:
             complete = stream.advance(settings.explanation_slice)
-        except Exception as error:
+        except BaseException as error:
             self._explanation_failed(error)
+            return
+        if ticket != self._outlet.ticket():
+            self._explaining = None  # it hung, and was given up meanwhile
             return
         age = (self._clock.now() - report.stamp) / 1e9
         if complete or age > settings.max_explanation_age:
@@ -120,10 +150,6 @@ class DecisionLoop:
     def _explanation_failed(self, error):
         self._explaining = None
         self._counters.count('explanations failed')
+        if is_out_of_memory(error):
+            free_caches()
         self._log(f'the explanation failed: {one_line(error)}')
-
-
-def one_line(error):
-    """The first line of an exception's message, or its name when it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,6 +1,10 @@
 """The one thread that owns the model, and the one place in which a frame waits for it."""
 
 import threading
+import time
+
+from owled_ros.errors import UserError
+from owled_ros.ros.refused import one_line
 
 
 class Slot:
@@ -35,7 +39,8 @@ class ModelWorker:
     """Loads the model in a thread of its own, then works there until it is stopped.
 
     A hung model cannot be killed inside its process: a worker that does not stop in time is left
-    behind (its thread is a daemon), and a new configuration starts a new one.
+    behind (its thread is a daemon), and a new configuration starts a new one. Should it come to
+    its senses later, it finds that it was asked to stop, and ends.
     """
 
     def __init__(self, load, poll=0.1):
@@ -47,20 +52,43 @@ class ModelWorker:
         self._thread = threading.Thread(target=self._run, name='model', daemon=True)
         self._work = None
         self._error = None
+        self._step_began = None  # s, steady
+        self._end = ''           # why it ended by itself
         self._thread.start()
 
-    def wait_until_loaded(self, give_up):
+    def wait_until_loaded(self, give_up, limit):
         """Return what was loaded; raise what loading raised.
 
         give_up: threading.Event of a node that is asked to end meanwhile; InterruptedError then.
+        limit: UserError after so many seconds.
         """
+        began = time.monotonic()
         while not self._loaded.wait(self._poll):
             if give_up.is_set():
                 self._stopping.set()
                 raise InterruptedError('the node was asked to end while the model was loading')
+            if time.monotonic() - began > limit:
+                self._stopping.set()
+                raise UserError(f'the model was not loaded and warm within {limit:g} s; give it '
+                                'longer (load_limit), or take a smaller one')
         if self._error is not None:
             raise self._error
         return self._work
+
+    def busy(self):
+        """Return for how long [s] the piece of work in hand has taken; 0 without one."""
+        began = self._step_began
+        return 0.0 if began is None else time.monotonic() - began
+
+    def failure(self, hang_limit):
+        """Return why nothing can be expected of it any more, in one sentence, or ''."""
+        if self._end:
+            return self._end
+        busy = self.busy()
+        if busy > hang_limit:
+            return (f'the model hangs: it has been at one piece of work for {busy:.1f} s; '
+                    f'hang_limit is {hang_limit:g} s')
+        return ''
 
     def stop(self, timeout):
         """Ask the thread to end; return False when it is still at it after `timeout` [s]."""
@@ -77,5 +105,12 @@ class ModelWorker:
         finally:
             self._load = None
             self._loaded.set()
-        while not self._stopping.is_set():
-            self._work.step(self._poll)
+        try:
+            while not self._stopping.is_set():
+                self._step_began = time.monotonic()
+                self._work.step(self._poll)
+        except BaseException as error:
+            # A sentence only: the exception would keep what its frames hold in memory.
+            self._end = one_line(error)
+        finally:
+            self._step_began = None

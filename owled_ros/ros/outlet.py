@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 import math
+from numbers import Real
 import threading
 import time
 
@@ -112,8 +113,7 @@ class ActionOutlet:
                 return None
             try:
                 self._check_in_time(frame)
-                if not isinstance(action, Action):
-                    raise InvalidAction(f'the model answered a {type(action).__name__}, no action')
+                _check_kind(action)
                 limited = self._limiter.apply(action, ego, command, time.monotonic())
                 _check_limits(limited, self._limiter.limits, command)
             except InvalidAction as error:
@@ -174,6 +174,19 @@ class ActionOutlet:
                               compute_time)
         self._publish(report)
         return report
+
+
+def _check_kind(action):
+    """Raise InvalidAction unless a driver's answer is an Action made of numbers."""
+    if not isinstance(action, Action):
+        raise InvalidAction(f'the model answered a {type(action).__name__} instead of an action')
+    for name in ('acceleration', 'curvature', 'confidence'):
+        value = getattr(action, name)
+        if not isinstance(value, Real):
+            raise InvalidAction(f'the {name} that the model answered is {value!r}, no number')
+    if not isinstance(action.maneuver, Maneuver):
+        raise InvalidAction(f'the model answered the maneuver {action.maneuver!r}, which does '
+                            'not exist')
 
 
 def _check_limits(action, limits, command):

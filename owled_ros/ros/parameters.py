@@ -80,6 +80,9 @@ PARAMETERS = (
     Parameter('deadline', 0.6, 's from the frame to its action; a later one is discarded, and '
               'the watchdog speaks when none came for so long', 0.05, 60.0),
     Parameter('valid_for', 1.0, 's from the frame on that its action may be used', 0.05, 60.0),
+    Parameter('load_limit', 600.0, 's for the model to be loaded and warm', 0.1, 86400.0),
+    Parameter('hang_limit', 10.0, 's at one piece of work after which the model is given up',
+              0.05, 3600.0),
     Parameter('max_frozen_frames', 10, 'times that the same picture may repeat; 0: any',
               0, 100000),
     Parameter('image_width', 0, 'pixels that a frame must be wide; 0: as wide as the first good '
@@ -128,7 +131,8 @@ class Settings:
         for shorter, longer, why in (
                 ('deadline', 'valid_for', 'an action must not be over before it is published'),
                 ('valid_for', 'horizon', 'an action says nothing about the time after it'),
-                ('max_frame_age', 'deadline', 'a frame that old could not be answered in time')):
+                ('max_frame_age', 'deadline', 'a frame that old could not be answered in time'),
+                ('deadline', 'hang_limit', 'a model that is in time does not hang')):
             if getattr(self, shorter) > getattr(self, longer):
                 raise UserError(
                     f'parameter {shorter} ({getattr(self, shorter):g} s) is more than {longer} '

@@ -262,6 +262,10 @@ class Rig:
         pages = Path(f'/proc/{self.process.pid}/statm').read_text().split()[1]
         return int(pages) * os.sysconf('SC_PAGE_SIZE')
 
+    def threads(self):
+        """Return how many threads the node's process has."""
+        return len(list(Path(f'/proc/{self.process.pid}/task').iterdir()))
+
     # Ending ----------------------------------------------------------------------------------
 
     def signal(self, number):

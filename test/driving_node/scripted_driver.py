@@ -1,9 +1,10 @@
 """A driver that follows a script instead of a model; run as a program it is the driving node.
 
 The script is the parameter `model`: 'scripted' or 'scripted:word=number,...', of
-delay [s] per decision, words of the explanation, pause [s] per token, load [s],
-turn (1: turns left always), broken_load (1: loading raises), and hang_at, raise_at, nonsense_at,
-nan_at, wild_at: the number of the decision at which that happens.
+delay [s] per decision, words of the explanation, pause [s] per token, load [s], warm [s] of
+warming up, hang [s] of a hang, turn (1: turns left always), broken_load (1: loading raises),
+out_of_memory_from: the number of the decision from which on there is no memory, and hang_at,
+raise_at, nonsense_at, nan_at, wild_at, out_of_memory_at: that at which it happens.
 """
 
 from dataclasses import dataclass
@@ -65,13 +66,16 @@ class ScriptedDriver:
         return cls(script)
 
     def warm_up(self):
-        pass
+        time.sleep(self.script.get('warm', 0))
 
     def decide(self, frame, ego, command):
         self.decisions += 1
         if self._now('hang_at'):
-            time.sleep(FOREVER)
+            time.sleep(self.script.get('hang', FOREVER))
         time.sleep(self.script.get('delay', 0))
+        if self._now('out_of_memory_at') or \
+                self.decisions >= self.script.get('out_of_memory_from', math.inf):
+            raise MemoryError('no more memory')
         if self._now('raise_at'):
             raise RuntimeError('a tensor has the wrong shape\nand a long trace')
         if self._now('nonsense_at'):

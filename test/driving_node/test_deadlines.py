@@ -69,3 +69,56 @@ def test_nothing_comes_out_after_deactivation(start):
     rig.drive(lambda: time.monotonic() > end, 'frames to an inactive node')
     closed = rig.statuses().index(DrivingAction.INACTIVE)
     assert rig.statuses()[closed:] == [DrivingAction.INACTIVE]
+
+
+def drives_again(rig):
+    """The node can be configured anew, and drives."""
+    assert not rig.change('activate')
+    assert 'not activated' in rig.words()
+    assert rig.change('cleanup') and rig.set('model', 'scripted').successful
+    assert rig.change('configure') and rig.change('activate')
+    since = len(rig.actions)
+    rig.drive(lambda: rig.heard(DrivingAction.OK, since), 'an action of the new worker')
+
+
+def test_a_model_that_hangs_for_too_long_is_given_up(start):
+    rig = start('scripted:hang_at=3,hang=6', deadline=0.5, max_frame_age=0.5, hang_limit=2.0)
+    rig.wait_until_heard()
+    given_up = rig.drive(lambda: rig.heard(DrivingAction.MODEL_ERROR), 'the end of patience')
+    assert 'the model hangs' in given_up.reason and 'hang_limit is 2 s' in given_up.reason
+    before = rig.statuses()[:rig.actions.index(given_up)]
+    assert before.count(DrivingAction.DEADLINE_MISSED) >= 2
+    inactive = rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
+    assert 'clean the node up' in inactive.reason
+    assert rig.state() == 'inactive'
+    drives_again(rig)
+    assert 'left behind' in rig.words()
+    # The old worker awakes, and neither what it decided nor its thread is ever seen again.
+    threads = rig.threads()
+    rig.drive(lambda: rig.threads() < threads, 'the end of the old thread')
+    old = [action.header.stamp for action in rig.actions if action.status == DrivingAction.OK]
+    assert len(old) == len({nanoseconds(stamp) for stamp in old})
+    assert rig.state() == 'active'
+
+
+def test_out_of_memory_once_is_survived_and_twice_is_the_end(start):
+    rig = start('scripted:out_of_memory_at=2,out_of_memory_from=6')
+    rig.wait_until_heard()
+    lost = rig.drive(lambda: rig.heard(DrivingAction.MODEL_ERROR), 'the end of memory')
+    assert 'also with freed caches: no more memory' in lost.reason
+    # Decisions 1, 3 (after 2 failed), 4 and 5 were good.
+    assert rig.statuses().count(DrivingAction.OK) == 4
+    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
+    assert rig.state() == 'inactive'
+    drives_again(rig)
+
+
+def test_loading_and_warming_up_are_bounded_in_time(start):
+    rig = start('scripted:load=1,warm=60', autostart=False, load_limit=2.0)
+    assert not rig.change('configure')
+    assert 'not configured: the model was not loaded and warm within 2 s' in rig.words()
+    assert rig.state() == 'unconfigured'
+    assert rig.set('model', 'scripted').successful
+    assert rig.change('configure') and rig.change('activate')
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action')

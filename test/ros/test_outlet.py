@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, replace
 import math
+import re
 import time
+import weakref
 
 import numpy as np
 import pytest
 
 from owled_ros.driver.action import (
     Action, ActionLimiter, Command, EgoState, InvalidAction, LimitsApplied, Maneuver, Status)
+from owled_ros.driver.memory import OutOfMemory
 from owled_ros.errors import UserError
 from owled_ros.ros import messages
 from owled_ros.ros.counters import Counters
@@ -104,11 +107,13 @@ def test_nothing_but_inactive_comes_out_of_a_closed_outlet():
     (Action(0.0, 0.0, Maneuver.NONE), 'NONE'),
     (Action(0.0, 0.0, Maneuver.KEEP_LANE), 'not finite'),  # without a confidence
     (None, 'NoneType'),
+    (Action('fast', 0.0, Maneuver.KEEP_LANE, 0.9), "acceleration .* 'fast', no number"),
+    (Action(0.0, 0.0, 42, 0.9), 'maneuver 42'),
 ])
 def test_an_answer_that_is_no_action(action, words):
     bench = Bench()
     assert bench.offer(action) is None
-    assert bench.last()[0] == Status.INVALID_OUTPUT and words in bench.last()[1]
+    assert bench.last()[0] == Status.INVALID_OUTPUT and re.search(words, bench.last()[1])
 
 
 @pytest.mark.parametrize('broken', [
@@ -172,13 +177,17 @@ class Stream:
 
 
 class Driver:
-    """Answers with `action`, or raises it."""
+    """Raises `failures` one after another, then answers with `action`, or raises it."""
 
-    def __init__(self, action=KEEP, words='abcdef'):
-        self.action, self.words = action, words
+    def __init__(self, action=KEEP, words='abcdef', failures=()):
+        self.action, self.words, self.failures = action, words, list(failures)
+        self.decisions = 0
 
     def decide(self, frame, ego, command):
-        if isinstance(self.action, Exception):
+        self.decisions += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        if isinstance(self.action, BaseException):
             raise self.action
         return Decision(self.action)
 
@@ -280,7 +289,7 @@ def raiser(error):
 
 @pytest.mark.parametrize('driver, error, status, words', [
     (Driver(RuntimeError('shape\ntrace')), None, Status.MODEL_ERROR, 'failed: shape'),
-    (Driver(MemoryError()), None, Status.MODEL_ERROR, 'MemoryError'),
+    (Driver(SystemExit('no more')), None, Status.MODEL_ERROR, 'failed: no more'),
     (Driver(InvalidAction('no action')), None, Status.INVALID_OUTPUT, 'no action'),
     (Driver(), Refused(Status.NO_INPUT, 'none yet'), Status.NO_INPUT, 'none yet'),
 ])
@@ -290,6 +299,82 @@ def test_what_can_go_wrong_is_said(driver, error, status, words):
     assert bench.last()[0] == status and words in bench.last()[1]
     assert '\n' not in bench.last()[1]
     assert bench.reports[-1].action is None
+
+
+OUT_OF_MEMORY = [
+    MemoryError(), RuntimeError('CUDA out of memory. Tried to allocate 2 GiB'),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate')]
+
+
+@pytest.mark.parametrize('error', OUT_OF_MEMORY)
+def test_out_of_memory_is_tried_once_more(error):
+    bench = Bench(explanation_slice=1)
+    driver = Driver(failures=())
+    work = loop(bench, driver)
+    feed(bench, work)
+    assert work._explaining
+    driver.failures = [error]
+    feed(bench, work, 1)
+    assert (bench.last()[0], driver.decisions) == (Status.OK, 3)
+    assert bench.counters.snapshot()[0]['out of memory'] == 1
+
+
+@pytest.mark.parametrize('error', OUT_OF_MEMORY)
+def test_out_of_memory_twice_ends_the_work(error):
+    bench = Bench()
+    driver = Driver(error)
+    with pytest.raises(OutOfMemory, match='also with freed caches') as raised:
+        feed(bench, loop(bench, driver))
+    assert bench.last() == (Status.MODEL_ERROR, str(raised.value))
+    assert driver.decisions == 2
+    bench = Bench()
+    driver = Driver(failures=[error, RuntimeError('the shape is wrong')])
+    feed(bench, loop(bench, driver))  # another error the second time: said, and life goes on
+    assert bench.last()[0] == Status.MODEL_ERROR and 'shape' in bench.last()[1]
+
+
+def test_the_tensors_of_the_first_try_are_gone_before_the_second():
+    class Tensor:
+        pass
+
+    alive = []
+
+    class Hungry(Driver):
+        def decide(self, frame, ego, command):
+            if self.decisions:
+                alive.append(tensor() is not None)
+                return super().decide(frame, ego, command)
+            self.decisions += 1
+            return self._use_up()
+
+        def _use_up(self):
+            nonlocal tensor
+            large = Tensor()
+            large.itself = large  # only the collector finds it
+            tensor = weakref.ref(large)
+            raise MemoryError
+
+    tensor = None
+    bench = Bench()
+    feed(bench, loop(bench, Hungry()))
+    assert bench.last()[0] == Status.OK and alive == [False]
+
+
+def test_a_word_that_comes_out_of_a_hang_into_another_time_is_dropped():
+    bench = Bench(explanation_slice=9)
+    work = loop(bench, Driver())
+    feed(bench, work)
+    advance = work._explaining[2].advance
+
+    def hang(tokens):
+        bench.outlet.close('given up')
+        bench.outlet.open()
+        return advance(tokens)
+
+    work._explaining[2].advance = hang
+    work.step(0)
+    assert not bench.explanations and not work._explaining
 
 
 def test_a_picture_that_cannot_be_drawn_does_no_harm():

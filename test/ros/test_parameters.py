@@ -52,6 +52,7 @@ def test_defaults_go_together():
     ({'deadline': float('nan')}, 'between'),
     ({'deadline': 2.0}, 'more than valid_for'),
     ({'valid_for': 5.0}, 'more than horizon'),
+    ({'hang_limit': 0.5}, 'deadline .* more than hang_limit'),
     ({'limits.emergency_deceleration': 2.0}, 'at least as large'),
     ({'image_width': 640}, 'image_height .* go together'),
     ({'model': ''}, 'model is empty'),

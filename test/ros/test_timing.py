@@ -3,11 +3,13 @@
 import contextlib
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from owled_ros.driver.action import Status
+from owled_ros.errors import UserError
 from owled_ros.ros.counters import Counters, percentile
 from owled_ros.ros.ego_history import EgoHistory, Motion
 from owled_ros.ros.frame_gate import FrameGate
@@ -260,7 +262,7 @@ class Steps:
 
 def test_a_worker_works_until_it_is_stopped():
     worker = ModelWorker(Steps)
-    steps = worker.wait_until_loaded(threading.Event())
+    steps = worker.wait_until_loaded(threading.Event(), 5.0)
     assert worker.stop(5.0)
     assert steps.count >= 1
 
@@ -270,7 +272,7 @@ def test_what_loading_raised_reaches_who_waits():
         raise SystemExit('a model must not end the node')
 
     with pytest.raises(SystemExit):
-        ModelWorker(load).wait_until_loaded(threading.Event())
+        ModelWorker(load).wait_until_loaded(threading.Event(), 5.0)
 
 
 def test_waiting_for_a_load_can_be_given_up():
@@ -283,18 +285,43 @@ def test_waiting_for_a_load_can_be_given_up():
     worker = ModelWorker(load, poll=0.01)
     give_up.set()
     with pytest.raises(InterruptedError):
-        worker.wait_until_loaded(give_up)
+        worker.wait_until_loaded(give_up, 5.0)
     go_on.set()
     assert worker.stop(5.0)
 
 
-def test_a_hanging_worker_is_left_behind():
+def test_loading_is_bounded_in_time():
+    go_on = threading.Event()
+    worker = ModelWorker(lambda: go_on.wait() and Steps(), poll=0.01)
+    with pytest.raises(UserError, match='within 0.05 s.*load_limit'):
+        worker.wait_until_loaded(threading.Event(), 0.05)
+    go_on.set()
+    assert worker.stop(5.0)
+
+
+def test_a_hanging_worker_is_noticed_and_left_behind():
     hang = threading.Event()
     worker = ModelWorker(lambda: Steps(hang))
-    worker.wait_until_loaded(threading.Event())
+    worker.wait_until_loaded(threading.Event(), 5.0)
+    assert worker.failure(60.0) == '' and worker.busy() < 60.0
+    time.sleep(0.1)
+    assert 'the model hangs' in worker.failure(0.05) and worker.busy() >= 0.1
     assert not worker.stop(0.05)
     hang.set()
     assert worker.stop(5.0)
+    assert worker.failure(0.05) == '' and worker.busy() == 0.0
+
+
+@pytest.mark.parametrize('error', [RuntimeError('no more\nand a trace'), SystemExit('no more')])
+def test_what_ends_the_worker_is_kept_as_a_sentence(error):
+    class Broken:
+        def step(self, timeout):
+            raise error
+
+    worker = ModelWorker(Broken)
+    worker.wait_until_loaded(threading.Event(), 5.0)
+    assert worker.stop(5.0)
+    assert worker.failure(5.0) == 'no more' and worker.busy() == 0.0
 
 
 def test_percentiles():

@@ -1,0 +1,23 @@
+"""Running out of memory: how it is told, and what can be freed."""
+
+import gc
+import sys
+
+
+class OutOfMemory(RuntimeError):
+    """The model ran out of memory, and again after everything that can be freed was."""
+
+
+def is_out_of_memory(error):
+    """Whether an exception says so: Python's, that of a GPU, or that of torch's CPU allocator."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and (
+        'out of memory' in words or 'allocate memory' in words or 'alloc_failed' in words)
+
+
+def free_caches():
+    """Give back what no object holds any more, on the GPU too."""
+    gc.collect()
+    torch = sys.modules.get('torch')  # where it was never imported there is nothing to free
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
