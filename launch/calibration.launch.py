@@ -30,6 +30,7 @@ PARAMETERS = {
     'sparsity': (float, 'share of the prunable weights to prune, from 0 to below 1'),
     'method': (str, 'which weights go'),
     'allocation': (str, 'how blocks share the budget'),
+    'statistics': (str, 'sequential (in the model as it is pruned) or dense (faster)'),
     'components': (str, 'both, vision or language'),
     'samples': (int, 'frames to calibrate on'),
     'seed': (int, 'for the choice of frames'),

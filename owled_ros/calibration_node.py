@@ -59,6 +59,8 @@ PARAMETERS = {
     'sparsity': (0.5, 'share of the prunable weights to prune, from 0 to below 1'),
     'method': ('wanda', 'which weights go: wanda, ...'),
     'allocation': ('owl', 'how blocks share the budget: owl, uniform, ...'),
+    'statistics': ('sequential', 'of the inputs, sequential: in the model as it is pruned; dense: '
+                   'in the dense model, one pass instead of three'),
     'components': ('both', 'what is pruned: both, vision or language'),
     'outlier_threshold': (5.0, "OWL's M: an outlier is above M times the mean score"),
     'outlier_width': (0.08, "OWL's lambda: block sparsities span at most 2 lambda"),

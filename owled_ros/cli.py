@@ -36,9 +36,10 @@ def build_parser():
     return parser
 
 
-def add_command(commands, name, run, help, example):
+def add_command(commands, name, run, help, *examples):
     parser = commands.add_parser(
-        name, help=help, description=help, epilog=f'example: {example}',
+        name, help=help, description=help,
+        epilog='\n'.join(f'example: {example}' for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(run=run)
     parser.add_argument('--json', action='store_true',
@@ -104,6 +105,10 @@ def add_source(parser):
     parser.add_argument('--base-frame', default='base_link')
     parser.add_argument('--horizon', type=float, default=1.0,
                         help='s of motion after a frame that make its action (1)')
+    parser.add_argument('--max-ego-gap', type=float, default=0.1,
+                        help='s without odometry that are bridged (0.1)')
+    parser.add_argument('--max-command-age', type=float, default=2.0,
+                        help='s that a command holds (2)')
 
 
 def source_of(arguments):
@@ -111,40 +116,108 @@ def source_of(arguments):
     return Source(
         image_topic=arguments.image_topic, odom_topic=arguments.odom_topic,
         base_frame=arguments.base_frame, horizon=arguments.horizon,
+        max_ego_gap=arguments.max_ego_gap, max_command_age=arguments.max_command_age,
         command_topic=arguments.command_topic, truth_topic=arguments.truth_topic,
         explanation_topic=arguments.explanation_topic)
 
 
 def add_calibrate(commands):
     parser = add_command(
-        commands, 'calibrate', calibrate, 'prune a model on recorded drives',
-        'owled calibrate drive --model embedded --output pruned --sparsity 0.5')
-    parser.add_argument('bags', nargs='+', type=Path, metavar='BAG')
+        commands, 'calibrate', calibrate, 'prune a model on recorded drives, texts or images',
+        'owled calibrate drive --model embedded --output pruned --sparsity 0.5',
+        'owled calibrate drive --output pruned --method sparsegpt --allocation fisher '
+        '--statistics dense',
+        'owled calibrate drive --output pruned --components all --component-sparsity vision=0.3',
+        'owled calibrate drive --output pruned --sparsity 0.5 --pattern 2:4 --allocation uniform',
+        "owled calibrate drive --output pruned --components language --exclude 'down_proj$'",
+        'owled calibrate --text book.txt notes.txt --model my_llm --output pruned --samples 128',
+        'owled calibrate --images photos --model my_vlm --output pruned')
+    parser.add_argument('bags', nargs='*', type=Path, metavar='BAG',
+                        help='rosbag2 directories (the options of a bag say where things are)')
     parser.add_argument('--model', default='embedded',
                         help="'embedded', a directory, or a name on the hub (embedded)")
     parser.add_argument('--output', type=Path, required=True, help='the directory to make')
-    parser.add_argument('--sparsity', type=float, default=0.5,
-                        help='share of the prunable weights, from 0 to below 1 (0.5)')
-    parser.add_argument('--method', default='wanda', help='which weights go (wanda)')
-    parser.add_argument('--allocation', default='owl', help='how blocks share the budget (owl)')
-    parser.add_argument('--components', default='both', help='vision, language or both (both)')
-    parser.add_argument('--samples', type=int, default=64, help='frames to calibrate on (64)')
+    add_corpora(parser.add_argument_group('without bags, or beside them'))
+    add_pruning(parser.add_argument_group('what is pruned, and how'))
+    add_source(parser.add_argument_group('in a bag'))
+
+
+def add_corpora(parser):
+    """Options that say what is read: see owled_ros/corpora.py."""
+    parser.add_argument('--text', nargs='+', type=Path, default=[], metavar='FILE',
+                        help='text files, UTF-8')
+    parser.add_argument('--tokens', type=int, default=512,
+                        help='tokens of each piece of text (512)')
+    parser.add_argument('--images', type=Path, metavar='DIR',
+                        help='a folder of images; the captions of its metadata.jsonl, with '
+                             'file_name and text in each line, are taught if it has one')
+    parser.add_argument('--prompt', default='Describe this image.',
+                        help='what the model is asked about an image (Describe this image.)')
+    parser.add_argument('--samples', type=int, default=64,
+                        help='frames, pieces or images to calibrate on (64)')
     parser.add_argument('--held-out', type=int, default=16,
-                        help='other frames to measure the losses on (16)')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (auto)')
-    add_source(parser)
+                        help='others to measure the losses on (16)')
+
+
+def add_pruning(parser):
+    """Options for the fields of PruningSettings, which says more of each."""
+    def add(name, kind, default, help, **more):
+        shown = 'none' if default == [] else default
+        parser.add_argument(f'--{name}', type=kind, default=default, help=f'{help} ({shown})',
+                            **more)
+
+    add('sparsity', float, 0.5, 'share of the prunable weights, from 0 to below 1')
+    add('method', str, 'wanda', 'which weights go: wanda, sparsegpt, admm, magnitude, random')
+    add('allocation', str, 'owl', 'how blocks share the budget: owl, owl-projection, fisher, '
+        'ablation, alphapruning, rising, uniform, random, shuffled')
+    add('statistics', str, 'sequential', 'of the inputs, sequential: in the model as it is '
+        'pruned; dense: in the dense model, in about a third of the time')
+    add('pattern', str, 'unstructured', 'unstructured, or n:m to keep n of m neighbours')
+    add('components', str, 'both', 'vision, projector, language, several of them separated by '
+        'commas, both (vision,language), or all')
+    add('component-sparsity', share_of_component, [], 'a budget of its own for a component, as '
+        'in vision=0.3; may be given again', action='append', metavar='COMPONENT=SHARE')
+    parser.add_argument('--joint', action='store_true',
+                        help='the blocks of all components share one budget')
+    add('include', str, [], 'prune only what this regular expression finds in the name of; may '
+        'be given again', action='append', metavar='REGEX')
+    add('exclude', str, [], 'leave dense what this regular expression finds in the name of; may '
+        'be given again', action='append', metavar='REGEX')
+    add('outlier-threshold', float, 5.0, "OWL's M: an outlier is above M times the mean score")
+    add('outlier-width', float, 0.08, "OWL's lambda: block sparsities span at most 2 lambda")
+    add('seed', int, 0, 'for whatever is drawn; the same seed gives the same bytes')
+    add('minimum-samples', int, 4, 'fewer samples than this are refused')
+    add('device', str, 'auto', 'auto, cpu or cuda')
+    add('activation-bytes', int, 1 << 30, 'activations beyond this size go to the disk')
+
+
+def share_of_component(text):
+    """Read 'vision=0.3' as a name and a number."""
+    name, _, share = text.partition('=')
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is not as in vision=0.3') from None
+
+
+def settings_of(arguments):
+    """The PruningSettings that the options say."""
+    from dataclasses import fields
+
+    from owled_ros.pruning import PruningSettings
+    values = {field.name: getattr(arguments, field.name) for field in fields(PruningSettings)}
+    return PruningSettings(**{
+        **values, 'component_sparsity': dict(arguments.component_sparsity),
+        'include': tuple(arguments.include), 'exclude': tuple(arguments.exclude)})
 
 
 def calibrate(arguments):
     from owled_ros.calibration import Request, calibrate as run
-    from owled_ros.pruning import PruningSettings
     request = Request(
         output=arguments.output, model=arguments.model, bags=tuple(arguments.bags),
-        source=source_of(arguments), samples=arguments.samples, held_out=arguments.held_out,
-        pruning=PruningSettings(
-            sparsity=arguments.sparsity, method=arguments.method, allocation=arguments.allocation,
-            components=arguments.components, seed=arguments.seed, device=arguments.device))
+        source=source_of(arguments), texts=tuple(arguments.text), tokens=arguments.tokens,
+        images=arguments.images, prompt=arguments.prompt, samples=arguments.samples,
+        held_out=arguments.held_out, pruning=settings_of(arguments))
     report = run(request, reporter(arguments))
     sparsity, loss = report['sparsity'], report['loss']
     show(arguments, report, [

@@ -61,6 +61,7 @@ def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):
     refused(capsys, str(tmp_path / 'none'), 'calibrate', tmp_path / 'none', '--output', output)
     refused(capsys, 'sparsity', 'calibrate', bag, '--output', output, '--sparsity', '1.0')
     refused(capsys, 'nonsense', 'calibrate', bag, '--output', output, '--method', 'nonsense')
+    refused(capsys, 'sequential, dense', 'calibrate', bag, '--output', output, '--statistics', 'x')
     refused(capsys, '/owled/truth', 'calibrate', bag, '--output', output, '--image-topic', '/no')
     refused(capsys, 'config.json', 'calibrate', bag, '--output', output, '--model', tmp_path)
     refused(capsys, 'no model directory', 'inspect', tmp_path / 'none')
