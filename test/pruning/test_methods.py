@@ -5,7 +5,7 @@ import torch
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.methods import METHODS
-from owled_ros.pruning.patterns import Cut, lowest, parse_pattern
+from owled_ros.pruning.patterns import Cut, lowest, lowest_of_all, parse_pattern
 from owled_ros.pruning.statistics import InputHessian, InputNorms
 
 
@@ -155,3 +155,11 @@ def test_patterns_are_read():
     for bad in ('4:2', '0:4', '2', 'a:b', '2:4:8', '-1:4'):
         with pytest.raises(UserError, match='pattern'):
             parse_pattern(bad)
+
+
+@pytest.mark.parametrize('scores', [torch.arange(24.).flip(0), torch.zeros(24),
+                                    torch.tensor([2., 0., 1., 1.]).repeat(6)])
+def test_the_lowest_of_all_are_the_first_of_a_stable_order(scores):
+    for count in range(25):
+        chosen = lowest_of_all(scores.view(4, 6), count)
+        assert torch.equal(chosen, lowest(scores[None], count).view(4, 6))
