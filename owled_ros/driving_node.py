@@ -28,13 +28,14 @@ from owled_ros.driver.action import ActionLimiter, Status
 from owled_ros.driver.memory import free_caches
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
-from owled_ros.ros import messages, parameters, qos
+from owled_ros.ros import heartbeat, messages, parameters, qos
 from owled_ros.ros.counters import Counters
 from owled_ros.ros.decision_loop import DecisionLoop
-from owled_ros.ros.diagnostics import Diagnosis
+from owled_ros.ros.diagnostics import Diagnosis, Situation
 from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.inputs import Inputs
 from owled_ros.ros.lifecycle import ManagedNode
+from owled_ros.ros.machine import Machine
 from owled_ros.ros.model_worker import ModelWorker
 from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.overlay import draw_action
@@ -79,6 +80,7 @@ class DrivingNode(ManagedNode):
         self._worker = None
         self._model = ''
         self._logged = (Status.UNKNOWN, 0.0)  # the status in the log, and when it was put there
+        self._diagnosed = 0.0  # s, steady
         self._ending = threading.Event()
         self._counters = Counters()
         self._time = Timekeeper(
@@ -92,6 +94,8 @@ class DrivingNode(ManagedNode):
             logger=self.get_logger(),
             wall_clock=lambda: not self.get_parameter('use_sim_time').value)
         self._diagnosis = Diagnosis(self.get_fully_qualified_name(), self._counters)
+        self._machine = Machine()
+        self._heartbeat = heartbeat.Heartbeat(self)
         self._create_publishers()
         self._create_subscriptions()
         self._create_timers()
@@ -133,6 +137,7 @@ class DrivingNode(ManagedNode):
         # ROS timers stop with /clock; a watchdog must not.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in ((WATCHDOG_PERIOD, self._on_watchdog),
+                                 (heartbeat.PERIOD, self._heartbeat.beat),
                                  (DIAGNOSTICS_PERIOD, self._on_diagnostics)):
             self.create_timer(period, self._unharmed(callback), MutuallyExclusiveCallbackGroup(),
                               steady)
@@ -207,19 +212,21 @@ class DrivingNode(ManagedNode):
 
     def on_activate(self, state):
         """Open the gates, unless the model was given up meanwhile."""
-        lost = self._worker.failure(self._settings.hang_limit)
+        lost = self._lost()
         if lost:
             self.get_logger().error(f'not activated: {lost}; {LOAD_AGAIN}')
             return TransitionCallbackReturn.FAILURE
         self._inputs.clear()
         self._outlet.open()
+        self._heartbeat.start()
         self.get_logger().info('active')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state):
         """Close the gates and say so, once."""
-        lost = self._worker.failure(self._settings.hang_limit)
+        lost = self._lost()
         self._outlet.close(f'{lost}; {LOAD_AGAIN}' if lost else 'the node was deactivated')
+        self._heartbeat.stop()
         self.get_logger().info('inactive')
         return TransitionCallbackReturn.SUCCESS
 
@@ -231,12 +238,14 @@ class DrivingNode(ManagedNode):
     def on_shutdown(self, state):
         """Say INACTIVE for the last time and let the model go."""
         self._outlet.close('the node is shutting down')
+        self._heartbeat.stop()
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state):
         """Fall back to unconfigured."""
         self._outlet.close('the node failed in a transition')
+        self._heartbeat.stop()
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
@@ -273,13 +282,15 @@ class DrivingNode(ManagedNode):
 
     def _give_up_a_lost_model(self):
         """Say MODEL_ERROR and become inactive when nothing can be expected of the worker."""
-        worker, ticket = self._worker, self._outlet.ticket()
-        if worker is None or ticket is None:
-            return
-        lost = worker.failure(self._settings.hang_limit)
-        if lost:
+        ticket, lost = self._outlet.ticket(), self._lost()
+        if ticket is not None and lost:
             self._outlet.refuse(Refused(Status.MODEL_ERROR, lost), ticket)
             self.transition('deactivate')
+
+    def _lost(self):
+        """Why nothing can be expected of the model any more, or ''."""
+        worker = self._worker
+        return '' if worker is None else worker.failure(self._settings.hang_limit)
 
     def _publish_action(self, report):
         self._log_status(report)
@@ -317,11 +328,16 @@ class DrivingNode(ManagedNode):
         self._debug.publish(message)
 
     def _on_diagnostics(self):
-        now = self._time.now()
-        self._diagnostics.publish(self._diagnosis.array(
-            stamp=now, steady=time.monotonic(), active=self._outlet.ticket() is not None,
-            model=self._model, clamps=self._outlet.clamps(),
-            ages={'odometry': self._inputs.odometry_age(now)}))
+        steady = time.monotonic()
+        if steady - self._diagnosed < DIAGNOSTICS_PERIOD / 2:
+            return  # the last one was late, and rates over so little time say nothing
+        self._diagnosed = steady
+        now, worker = self._time.now(), self._worker
+        self._diagnostics.publish(self._diagnosis.array(Situation(
+            stamp=now, steady=steady, active=self._outlet.ticket() is not None,
+            model=self._model, clamps=self._outlet.clamps(), ages=self._inputs.ages(now),
+            health=self._machine.health(), lost=self._lost(),
+            busy=worker.busy() if worker is not None else 0.0, settings=self._settings)))
 
     def _on_parameters(self, changed):
         """Check a change as a whole; while the node is configured it holds from the next frame."""

@@ -28,6 +28,10 @@ class FrameGate:
         self._picture = None
         self._repeats = 0
 
+    def newest(self):
+        """Return the stamp [ns] of the last frame let through, or None."""
+        return self._last_stamp
+
     def check_time(self, stamp, now, settings):
         """Raise Refused unless a frame stamped `stamp` [ns] is good at the time `now` [ns]."""
         age = (now - stamp) / 1e9

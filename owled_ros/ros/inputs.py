@@ -131,10 +131,13 @@ class Inputs:
 
     # Time ------------------------------------------------------------------------------------
 
-    def odometry_age(self, now):
-        """Return the age [s] of the latest odometry at `now` [ns], or None."""
-        newest = self._ego.newest()
-        return None if newest is None else (now - newest) / 1e9
+    def ages(self, now):
+        """Return {what: age [s], or None} of the latest inputs at `now` [ns]."""
+        command = self._command
+        stamps = {'frame': self._gate.newest(), 'odometry': self._ego.newest(),
+                  'command': command[0] if command else None}
+        return {what: None if stamp is None else (now - stamp) / 1e9
+                for what, stamp in stamps.items()}
 
     def notice_clock_jump(self):
         """Forget what was measured before the clock went back."""

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass, fields
 import math
+from types import SimpleNamespace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -55,6 +56,13 @@ class Parameter:
                             f'it must be between {self.low:g} and {self.high:g}')
 
 
+def _judged(name, warn, error, description, low, high):
+    """Two rows: at which value a diagnostic status becomes a warning, and an error."""
+    return [Parameter(f'diagnostics.{level}.{name}', value, f'{description} is {words} in '
+                      '/diagnostics', low, high)
+            for level, value, words in (('warn', warn, 'a warning'), ('error', error, 'an error'))]
+
+
 PARAMETERS = (
     Parameter('model', 'embedded', "the model: 'embedded', a directory, or a hub name",
               changes=CONFIGURE),
@@ -96,6 +104,13 @@ PARAMETERS = (
               0.1, 600.0),
     Parameter('explanation_slice', 4, 'tokens written before the next frame gets its turn',
               1, 1000),
+    *_judged('frame_rate', 5.0, 1.0, 'Hz; fewer frames', 0.0, 1000.0),
+    *_judged('odometry_rate', 10.0, 5.0, 'Hz; less odometry', 0.0, 1000.0),
+    *_judged('drop_share', 0.9, 0.98, '0 to 1; a larger share of frames dropped', 0.0, 1.0),
+    *_judged('missed_share', 0.0, 0.5, '0 to 1; a larger share of deadlines missed', 0.0, 1.0),
+    *_judged('latency', 0.45, 0.55, 's from the frame to its action (p95); more', 0.0, 60.0),
+    *_judged('free_memory', 0.1, 0.05, '0 to 1; a smaller share of memory free', 0.0, 1.0),
+    *_judged('temperature', 85.0, 95.0, 'degrees C; hotter', -50.0, 200.0),
     Parameter('limits.acceleration', 2.5, 'm/s^2, speeding up', 0.1, 20.0),
     Parameter('limits.deceleration', 5.0, 'm/s^2, braking', 0.1, 20.0),
     Parameter('limits.emergency_deceleration', 8.0, 'm/s^2, braking in an emergency stop',
@@ -109,6 +124,8 @@ PARAMETERS = (
 )
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 LIMITS = tuple(f'limits.{field.name}' for field in fields(Limits))
+# Of these the smaller values are the worse ones.
+SCARCE = ('frame_rate', 'odometry_rate', 'free_memory')
 
 
 class Settings:
@@ -118,8 +135,10 @@ class Settings:
         """Take {name: value} of all PARAMETERS; raise UserError with one sentence."""
         for parameter in PARAMETERS:
             parameter.check(values[parameter.name])
-            if parameter.name not in LIMITS:
+            if '.' not in parameter.name:
                 setattr(self, parameter.name, values[parameter.name])
+        self.warn = _group(values, 'diagnostics.warn.')
+        self.error = _group(values, 'diagnostics.error.')
         try:
             self.limits = Limits(**{
                 name.removeprefix('limits.'): values[name] for name in LIMITS})
@@ -137,6 +156,12 @@ class Settings:
                 raise UserError(
                     f'parameter {shorter} ({getattr(self, shorter):g} s) is more than {longer} '
                     f'({getattr(self, longer):g} s): {why}')
+        for name, warn in vars(self.warn).items():
+            error = getattr(self.error, name)
+            if (warn < error) if name in SCARCE else (warn > error):
+                raise UserError(
+                    f'parameter diagnostics.error.{name} ({error:g}) is less bad than '
+                    f'diagnostics.warn.{name} ({warn:g}); an error must be at least as bad')
         if bool(self.image_width) != bool(self.image_height):
             raise UserError(f'parameters image_width ({self.image_width}) and image_height '
                             f'({self.image_height}) go together; set both, or both to 0')
@@ -144,6 +169,12 @@ class Settings:
             raise UserError("parameter model is empty; name a directory, or 'embedded'")
         if not self.base_frame:
             raise UserError('parameter base_frame is empty; name the frame of the vehicle')
+
+
+def _group(values, prefix):
+    """Return the parameters whose names begin with `prefix` as attributes."""
+    return SimpleNamespace(**{name.removeprefix(prefix): value for name, value in values.items()
+                              if name.startswith(prefix)})
 
 
 def declare(node):

@@ -2,9 +2,10 @@
 
 The script is the parameter `model`: 'scripted' or 'scripted:word=number,...', of
 delay [s] per decision, words of the explanation, pause [s] per token, load [s], warm [s] of
-warming up, hang [s] of a hang, turn (1: turns left always), broken_load (1: loading raises),
-out_of_memory_from: the number of the decision from which on there is no memory, and hang_at,
-raise_at, nonsense_at, nan_at, wild_at, out_of_memory_at: that at which it happens.
+warming up, hang [s] of a hang, turn (1: turns left always), wild (1: out of limits always),
+broken_load (1: loading raises), out_of_memory_from: the number of the decision from which on
+there is no memory, and hang_at, raise_at, nonsense_at, nan_at, wild_at, out_of_memory_at: that
+at which it happens.
 """
 
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class ScriptedDriver:
             raise RuntimeError('a tensor has the wrong shape\nand a long trace')
         if self._now('nonsense_at'):
             raise InvalidAction('the answer is no action')
-        if self._now('wild_at'):
+        if self._now('wild_at') or self.script.get('wild'):
             return Decision(Action(99.0, -9.0, Maneuver.KEEP_LANE, 0.9))
         if self._now('nan_at'):
             return Decision(Action(math.nan, 0.0, Maneuver.KEEP_LANE, 0.9))

@@ -3,6 +3,7 @@
 import itertools
 import time
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rig import nanoseconds
 
 from owled_ros.msg import DrivingAction
@@ -71,6 +72,12 @@ def test_nothing_comes_out_after_deactivation(start):
     assert rig.statuses()[closed:] == [DrivingAction.INACTIVE]
 
 
+def diagnosis(rig, part):
+    """Return the newest status of one concern."""
+    return next(status for message in reversed(rig.diagnostics) for status in message.status
+                if status.name.endswith(f': {part}'))
+
+
 def drives_again(rig):
     """The node can be configured anew, and drives."""
     assert not rig.change('activate')
@@ -91,6 +98,8 @@ def test_a_model_that_hangs_for_too_long_is_given_up(start):
     inactive = rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
     assert 'clean the node up' in inactive.reason
     assert rig.state() == 'inactive'
+    rig.wait(lambda: 'the model hangs' in diagnosis(rig, 'model').message, 'the diagnosis')
+    assert diagnosis(rig, 'model').level == DiagnosticStatus.ERROR
     drives_again(rig)
     assert 'left behind' in rig.words()
     # The old worker awakes, and neither what it decided nor its thread is ever seen again.

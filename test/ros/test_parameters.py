@@ -55,6 +55,8 @@ def test_defaults_go_together():
     ({'hang_limit': 0.5}, 'deadline .* more than hang_limit'),
     ({'limits.emergency_deceleration': 2.0}, 'at least as large'),
     ({'image_width': 640}, 'image_height .* go together'),
+    ({'diagnostics.error.frame_rate': 9.0}, 'frame_rate .9. is less bad'),
+    ({'diagnostics.warn.temperature': 99.0}, 'temperature .95. is less bad'),
     ({'model': ''}, 'model is empty'),
     ({'base_frame': ''}, 'base_frame is empty'),
 ])
