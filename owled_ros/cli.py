@@ -266,12 +266,46 @@ def add_evaluate(commands):
                         help='a bag instead of scenes; may be given again')
     parser.add_argument('--blind', action='store_true',
                         help='show grey images: what can be answered without seeing')
+    parser.add_argument('--closed-loop', action='store_true',
+                        help='drive through rendered worlds by its own answers instead')
+    parser.add_argument('--drives', type=int, default=200,
+                        help='goes with --closed-loop: how many drives (200)')
+    parser.add_argument('--seconds', type=float, default=60.0,
+                        help='goes with --closed-loop: s of each drive (60)')
     parser.add_argument('--wheelbase', type=float, default=2.7, help='m, for the steering (2.7)')
     parser.add_argument('--device', default='auto')
+    parser.add_argument('--dtype', default='auto',
+                        help='float32, float16 or bfloat16 (auto: float32 on a CPU)')
     add_source(parser)
 
 
 def evaluate(arguments):
+    if arguments.closed_loop:
+        return evaluate_closed_loop(arguments)
+    return evaluate_open_loop(arguments)
+
+
+def evaluate_closed_loop(arguments):
+    from owled_ros.driver.driver import Driver
+    from owled_ros.evaluation.closed_loop import drive_closed_loop, record, summarise
+    if arguments.drives < 1 or not 1 <= arguments.seconds <= 60:
+        raise UserError(f'drives ({arguments.drives}) must be positive and seconds '
+                        f'({arguments.seconds}) from 1 to 60, where the worlds end')
+    if arguments.bag or arguments.blind:
+        raise UserError('a bag or grey images cannot be driven through; leave out --bag and '
+                        '--blind, or --closed-loop')
+    driver = Driver.load(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    outcomes, experts = drive_closed_loop(driver, arguments.drives, arguments.seconds,
+                                          progress=reporter(arguments))
+    ours, expert = summarise(outcomes), summarise(experts)
+    show(arguments, {'model': f'{driver.name} {driver.hash}', 'seconds': arguments.seconds,
+                     'driver': ours, 'expert': expert, 'outcomes': record(outcomes)},
+         [f'{"":24s} {"driver":>8s} {"expert":>8s}']
+         + [f'{name:24s} {ours[name]:8.3f} {expert[name]:8.3f}' for name in ours
+            if name != 'drives'])
+
+
+def evaluate_open_loop(arguments):
     from owled_ros.driver.driver import Driver
     from owled_ros.evaluation.metrics import measure
     from owled_ros.evaluation.open_loop import ask, time_driver, weight_bytes
@@ -279,7 +313,7 @@ def evaluate(arguments):
         raise UserError(f'scenes ({arguments.scenes}) and wheelbase ({arguments.wheelbase}) must '
                         f'be positive')
     progress = reporter(arguments)
-    driver = Driver.load(arguments.model, device=arguments.device)
+    driver = Driver.load(arguments.model, device=arguments.device, dtype=arguments.dtype)
     cases, total = evaluation_cases(arguments)
     if arguments.blind:
         cases = (case.blind() for case in cases)

@@ -71,6 +71,19 @@ def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_every_setting_is_an_option_with_its_default():
+    from owled_ros.bags.samples import Source
+    from owled_ros.calibration import Request
+    from owled_ros.cli import build_parser, settings_of, source_of
+    from owled_ros.pruning import PruningSettings
+    parsed = build_parser().parse_args(['calibrate', 'drive', '--output', 'pruned'])
+    assert settings_of(parsed) == PruningSettings()
+    assert source_of(parsed) == Source()
+    default = Request(output='pruned')
+    for name in ('model', 'tokens', 'prompt', 'samples', 'held_out', 'images'):
+        assert getattr(parsed, name) == getattr(default, name), name
+
+
 def test_every_command_has_help_with_an_example(capsys):
     for command in ('demo-bag', 'calibrate', 'replay', 'evaluate', 'inspect'):
         with pytest.raises(SystemExit) as end:

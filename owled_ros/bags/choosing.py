@@ -1,12 +1,15 @@
 """Which moments of a drive to calibrate on: few, from all of it, the rare ones included."""
 
 from collections import defaultdict
+from pathlib import Path
 import random
 
 # Edges of the kinds of driving. Acceleration [m/s^2]: hard braking, braking, steady, speeding up.
 ACCELERATION_EDGES = (-2.5, -0.5, 0.5)
+ACCELERATION_NAMES = ('hard braking', 'braking', 'steady', 'speeding up')
 # Curvature [1/m]: right, straight, left. 0.01 is a curve of 100 m radius.
 CURVATURE_EDGES = (-0.01, 0.01)
+CURVATURE_NAMES = ('right', 'straight', 'left')
 
 # How long [ns] the pieces of a drive are of which every fifth is held out. Neighbouring frames
 # are nearly the same picture, so single frames would not be unseen.
@@ -36,6 +39,39 @@ def kind_of(action):
     """Return the kind of driving of an Action as two small numbers."""
     return (sum(action.acceleration > edge for edge in ACCELERATION_EDGES),
             sum(action.curvature > edge for edge in CURVATURE_EDGES))
+
+
+def name_of(kind):
+    """Return words for a kind of driving."""
+    acceleration, curvature = kind
+    return f'{ACCELERATION_NAMES[acceleration]}, {CURVATURE_NAMES[curvature]}'
+
+
+def account_of(moments, chosen, held_out):
+    """What is told of a choice of moments, for JSON.
+
+    `kinds`: how many are usable, calibrated on and held out of each kind of driving. `drives`:
+    name and length [s] of each drive, and [time in it [s], kind] of what was chosen from it.
+    """
+    groups = {'usable': moments, 'calibration': chosen, 'held_out': held_out}
+    kinds = {name_of(kind): dict.fromkeys(groups, 0)
+             for kind in sorted({kind_of(moment.action) for moment in moments})}
+    drives = {}
+    for moment in moments:
+        drive = drives.setdefault(moment.bag, {
+            'name': Path(moment.bag).name, 'start': moment.stamp, 'calibration': [],
+            'held_out': []})
+        drive['seconds'] = round((moment.stamp - drive['start']) / 1e9, 2)
+    for group, members in groups.items():
+        for moment in members:
+            kind = name_of(kind_of(moment.action))
+            kinds[kind][group] += 1
+            if group != 'usable':
+                drive = drives[moment.bag]
+                drive[group].append([round((moment.stamp - drive['start']) / 1e9, 2), kind])
+    for drive in drives.values():
+        del drive['start']
+    return {'kinds': kinds, 'drives': list(drives.values())}
 
 
 def shares(kinds, count):

@@ -222,8 +222,12 @@ def batched_prompts(processor, driving_format, questions):
 
 def whole_prompt(processor, driving_format, ego, command):
     """The prompt's text with the image's token, in the model's chat template if it has one."""
-    text = driving_format.prompt_text(ego, command)
-    if driving_format.chat and getattr(processor, 'chat_template', None):
+    return with_image(processor, driving_format.prompt_text(ego, command), driving_format.chat)
+
+
+def with_image(processor, text, chat=True):
+    """A question with the image's token, where {image} is or before it; in the chat template."""
+    if chat and getattr(processor, 'chat_template', None):
         content = [{'type': 'image'}, {'type': 'text', 'text': text.replace('{image}', '')}]
         return processor.apply_chat_template([{'role': 'user', 'content': content}],
                                              add_generation_prompt=True, tokenize=False)
@@ -265,7 +269,12 @@ def teacher_forced(processor, driving_format, frame, ego, command, action: Actio
     `labels` marks the answer as what is to be predicted (-100 elsewhere), as transformers does.
     """
     inputs = prompt_inputs(processor, driving_format, frame, ego, command)
-    answer = torch.tensor([answer_tokens(processor, driving_format, action, explanation)])
+    return answered(inputs, answer_tokens(processor, driving_format, action, explanation))
+
+
+def answered(inputs, tokens):
+    """Append an answer (a list of tokens) to inputs, with `labels` that ask for it alone."""
+    answer = torch.tensor([tokens])
     asked = torch.full_like(inputs['input_ids'], -100)
     return {**extend(inputs, answer), 'labels': torch.cat([asked, answer], 1)}
 

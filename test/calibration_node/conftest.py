@@ -90,3 +90,19 @@ def model(tmp_path_factory):
 @pytest.fixture(scope='session')
 def drive(tmp_path_factory):
     return save_drive(tmp_path_factory.mktemp('bags') / 'drive')
+
+
+@pytest.fixture(scope='session')
+def text_model(tmp_path_factory):
+    """A tiny Llama with a tokenizer and no processor."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    torch.manual_seed(2)
+    directory = tmp_path_factory.mktemp('model') / 'tiny-text'
+    tokenizer = make_tokenizer()
+    LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+    )).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

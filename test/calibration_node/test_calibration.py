@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 
 from owled_ros.bags.samples import Source
 from owled_ros.calibration import calibrate, Request
@@ -27,10 +28,16 @@ def test_a_drive_prunes_a_model(tmp_path, model, drive):
     report = calibrate(request(model, drive, tmp_path / 'pruned', source=TRUTH), lines.append)
     assert report['sparsity']['measured'] == pytest.approx(0.6, abs=0.001)
     assert report['data']['samples'] == 8
-    assert report['data']['labels'] == 'truth'
-    assert report['data']['bags'] == ['drive']
-    assert report['data']['usable_frames'] == 80
-    assert report['data']['kinds_of_driving'] == 2
+    source, = report['data']['sources']
+    assert (source['kind'], source['names'], source['labels']) == ('bags', ['drive'], 'truth')
+    assert (source['usable'], source['calibration'], source['held_out']) == (80, 8, 3)
+    assert source['kinds'] == {
+        'braking, left': {'usable': 40, 'calibration': 3, 'held_out': 3},
+        'speeding up, left': {'usable': 40, 'calibration': 5, 'held_out': 0}}
+    timeline, = source['drives']
+    assert timeline['name'] == 'drive' and timeline['seconds'] == 7.9
+    assert [kind for _, kind in timeline['calibration']].count('braking, left') == 3
+    assert all(0 <= time <= 7.9 for time, _ in timeline['calibration'] + timeline['held_out'])
     assert report['loss']['measured_on'] == 'held-out samples'
     written = json.loads((tmp_path / 'pruned' / 'owled.json').read_text())
     assert written['data'] == report['data'] and written['blocks'] == report['blocks']
@@ -46,9 +53,28 @@ def test_same_drive_and_seed_same_bytes(tmp_path, model, drive):
         calibrate(request(model, drive, tmp_path / name), lambda line: None)
     assert digests(tmp_path / 'first') == digests(tmp_path / 'second')
     report = json.loads((tmp_path / 'first' / 'owled.json').read_text())
-    assert report['data']['labels'] == 'recorded motion'
-    assert report['data']['left_out_frames'] == {
-        'without enough recorded motion after them': 10}
+    source, = report['data']['sources']
+    assert source['labels'] == 'recorded motion'
+    assert source['left_out'] == {'without enough recorded motion after them': 10}
+
+
+def test_the_command_says_what_differs_from_the_defaults_and_reads_back(model):
+    from owled_ros.calibration import command_of
+    from owled_ros.cli import build_parser, settings_of, source_of
+    settings = PruningSettings(
+        sparsity=0.6, method='admm', allocation='fisher', statistics='dense', components='all',
+        component_sparsity={'vision': 0.3, 'projector': 0.1}, include=('layers',),
+        exclude=('q_proj$', 'a b'), seed=4, activation_bytes=5)
+    source = Source(horizon=2.0, max_ego_gap=0.3, odom_topic='/move')
+    command = command_of(Request(
+        output='x', model='my model', bags=('a', 'b c'), texts=('t.txt',), pruning=settings,
+        source=source, held_out=0))
+    assert "'my model'" in command and '--joint' not in command and 'samples' not in command
+    parsed = build_parser().parse_args(shlex.split(command)[1:])
+    assert settings_of(parsed) == settings and source_of(parsed) == source
+    assert [str(bag) for bag in parsed.bags] == ['a', 'b c'] and parsed.held_out == 0
+    assert command_of(Request(output='x', bags=('a',), pruning=PruningSettings(joint=True))) == (
+        'owled calibrate a --joint --output OUTPUT')
 
 
 def test_what_progress_raises_stops_the_work_and_it_can_be_repeated(tmp_path, model, drive):
