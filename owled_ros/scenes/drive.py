@@ -11,15 +11,21 @@ import math
 import numpy as np
 
 from owled_ros.driver.action import EgoState
+from owled_ros.scenes.expert import KEPT
 from owled_ros.scenes.sampling import (
     SPEED_LIMITS, random_body, random_camera, random_person, random_weather)
-from owled_ros.scenes.scene import LENGTH, Pedestrian, Road, Scene, TrafficLight, Vehicle
+from owled_ros.scenes.scene import (
+    LENGTH, PERSON_IN_LANE, Pedestrian, Road, Scene, TrafficLight, Vehicle)
 
 TICK = 0.02     # s of the simulation
 THINK = 0.1     # s between two decisions
 JERK = 12.0     # m/s^3 of the simulated vehicle
-AMBER = 2.5     # s
+# Long enough for whoever cannot stop comfortably (expert.must_stop) to be over the line in time:
+# v^2 / 2s = 3 m/s^2 gives s / v = v / 6, which is 2.8 s at 60 km/h.
+AMBER = 3.0     # s
 CROSSING = 1.4  # m/s, a pedestrian's pace
+ONCOMING_SPEED = 10.0  # m/s
+KERB = -3.4     # m to the left of the lane's centre: where a pedestrian waits
 
 
 @dataclass
@@ -42,20 +48,28 @@ class Signal:
 
 @dataclass
 class Crossing:
-    """A pedestrian who waits at the right and crosses when the ego vehicle comes near."""
+    """A pedestrian who waits at the right and crosses when the ego vehicle comes near.
+
+    So near that, once there is somebody in the lane, a driver must brake with `braking` [m/s^2]
+    to stop in time.
+    """
 
     s: float
-    trigger: float
+    braking: float
     body: Pedestrian
-    side: float = -3.4
     since: float = None
 
-    def pedestrian(self, time, ego_s):
-        if self.since is None and 0 < self.s - ego_s < self.trigger:
+    def pedestrian(self, time, ego_s, ego_speed):
+        if self.since is None and 0 < self.s - ego_s < self.trigger(ego_speed):
             self.since = time
         walked = 0.0 if self.since is None else CROSSING * (time - self.since)
-        return Pedestrian(self.s - ego_s, self.side + walked, self.body.height, self.body.colour,
+        return Pedestrian(self.s - ego_s, KERB + walked, self.body.height, self.body.colour,
                           phase=walked % 1.3 / 1.3)
+
+    def trigger(self, speed):
+        """Distance [m] at which a vehicle with `speed` [m/s] makes the pedestrian start."""
+        to_lane = (-PERSON_IN_LANE - KERB) / CROSSING
+        return KEPT['pedestrian'] + speed * to_lane + speed ** 2 / (2 * self.braking)
 
 
 @dataclass
@@ -77,7 +91,9 @@ class Leader:
         self.s += self.speed * TICK
 
     def vehicle(self, ego_s):
-        return Vehicle(self.s - ego_s, 0.0, self.speed, self.acceleration < -0.5, **self.body)
+        standing = self.speed < 0.1 and self.acceleration <= 0  # with a foot on the brake
+        return Vehicle(self.s - ego_s, 0.0, self.speed, standing or self.acceleration < -0.5,
+                       **self.body)
 
 
 @dataclass
@@ -123,11 +139,12 @@ def random_world(seed, *, width=640, height=480):
         speed_limit=float(random.choice(SPEED_LIMITS[1:])),
         leader=Leader(s=float(random.uniform(20, 30)), speed=float(random.uniform(7, 9)),
                       brakes_at=float(random.uniform(3, 5)), body=random_body(random)),
-        signals=[Signal(s=float(random.uniform(135, 155))),
+        signals=[Signal(s=float(random.uniform(135, 155)), trigger=float(random.uniform(30, 50))),
                  Signal(s=float(random.uniform(330, 350)), trigger=0.0),
                  Signal(s=float(random.uniform(480, 520)))],
-        crossings=[Crossing(float(random.uniform(225, 250)), 32.0, people[0]),
-                   Crossing(float(random.uniform(410, 440)), 30.0, people[1])],
+        crossings=[Crossing(float(s), float(random.uniform(2.0, 4.0)), person)
+                   for s, person in zip((random.uniform(225, 250), random.uniform(410, 440)),
+                                        people)],
         oncoming=[(float(s), random_body(random)) for s in random.uniform(60, 900, 8)],
         scenery=[random_scenery(random) for _ in range(70)], seed=seed)
 
@@ -175,26 +192,50 @@ class _Ego:
         return EgoState(self.speed, self.speed * self.curvature, self.acceleration)
 
 
-def simulate(world, driver, duration):
+class Simulation:
+    """The ego vehicle in a World, advanced step by step by whoever drives it.
+
+    Distances along the road count from the ego vehicle's front, where its camera is.
+    """
+
+    def __init__(self, world):
+        self.world, self.ego, self.ticks = world, _Ego(speed=world.leader.speed), 0
+
+    @property
+    def time(self):
+        """Seconds since the start."""
+        return self.ticks * TICK
+
+    def look(self):
+        """Return the Scene that the camera sees now."""
+        return look(self.world, self.ego, self.time)
+
+    def step(self, action):
+        """Let TICK seconds pass with an Action in force."""
+        self.world.leader.move(self.time)
+        road = self.world.curvature[min(int(self.ego.s), len(self.world.curvature) - 1)]
+        self.ego.move(action.acceleration, action.curvature, road)
+        self.ticks += 1
+
+
+def simulate(world, driver, duration, think=THINK):
     """Drive through a world for `duration` seconds; yields a Moment every TICK.
 
-    driver: a function from a Scene to something with an `action`, asked every THINK seconds.
+    driver: a function from a Scene to something with an `action`, asked every `think` seconds.
     """
-    ego, verdict = _Ego(speed=world.leader.speed), None
-    every = round(THINK / TICK)
+    simulation, verdict = Simulation(world), None
+    every = round(think / TICK)
     for tick in range(round(duration / TICK)):
-        time = tick * TICK
         decided, scene = tick % every == 0, None
         if decided:
-            scene = look(world, ego, time, tick // every)
+            scene = simulation.look()
             verdict = driver(scene)
-        yield Moment(time, tuple(ego.pose), ego.state, scene, decided, verdict)
-        world.leader.move(time)
-        road_curvature = world.curvature[min(int(ego.s), len(world.curvature) - 1)]
-        ego.move(verdict.action.acceleration, verdict.action.curvature, road_curvature)
+        ego = simulation.ego
+        yield Moment(simulation.time, tuple(ego.pose), ego.state, scene, decided, verdict)
+        simulation.step(verdict.action)
 
 
-def look(world, ego, time, index):
+def look(world, ego, time):
     """Return the Scene that the ego vehicle's camera sees."""
     ahead = np.arange(LENGTH + 20) + ego.s
     curvature = np.interp(ahead, np.arange(len(world.curvature)), world.curvature)
@@ -202,18 +243,21 @@ def look(world, ego, time, index):
         road=Road(curvature=curvature, offset=ego.offset, heading=ego.heading,
                   dashes=-(ego.s % 9.0)),
         speed=ego.speed, speed_limit=world.speed_limit, camera=world.camera,
-        weather=world.weather, seed=world.seed, frame=index + 1,
+        weather=world.weather, seed=world.seed, frame=round(time / TICK) + 1,
         scenery=[(s - ego.s, d, kind) for s, d, kind in world.scenery if 4 < s - ego.s < 110])
     scene.light = _nearest_light(world, ego, time)
-    people = [c.pedestrian(time, ego.s) for c in world.crossings]
-    scene.pedestrians = [p for p in people if 2 < p.s < 45 and p.d < 9]
+    people = [c.pedestrian(time, ego.s, ego.speed) for c in world.crossings]
+    scene.pedestrians = [p for p in people if 0 < p.s < 60 and p.d < 9]
     leader = world.leader.vehicle(ego.s)
-    scene.vehicles = [leader] if 1 < leader.s < 60 else []
-    for start, body in world.oncoming:
-        s = start - 10 * time - ego.s
-        if 4 < s < 80:
-            scene.vehicles.append(Vehicle(s, 3.5, 10.0, oncoming=True, **body))
+    scene.vehicles = [leader] if leader.s < 60 else []
+    scene.vehicles += [v for v in oncoming(world, ego.s, time) if 4 < v.s < 80]
     return scene
+
+
+def oncoming(world, ego_s, time):
+    """The vehicles that come on the lane to the left, wherever they are by now."""
+    return [Vehicle(start - ONCOMING_SPEED * time - ego_s, 3.5, ONCOMING_SPEED, oncoming=True,
+                    **body) for start, body in world.oncoming]
 
 
 def _nearest_light(world, ego, time):

@@ -20,6 +20,7 @@ LATERAL = 2.5             # m/s^2 that a curve may take
 STRONGEST = 8.0           # m/s^2, of braking
 EMERGENCY = 5.0           # m/s^2 of braking from which it is an emergency stop
 NOTICEABLE = 0.3          # m/s^2 that a cause must take away to be named
+HOLD = 2.0                # m beyond the space kept, within which who stands stays where it is
 
 # Free space [m] kept to a standing vehicle, a stop line, a person.
 KEPT = {'lead': 2.5, 'light': 1.0, 'pedestrian': 3.5}
@@ -72,10 +73,17 @@ def towards(speed, wanted):
 
 
 def follow(speed, gap, obstacle_speed, kept, free):
-    """IDM behind an obstacle at `gap` [m]."""
+    """IDM behind an obstacle at `gap` [m].
+
+    IDM creeps on until exactly `kept` is left; who has come to a stand behind something that
+    stands waits instead.
+    """
     closing = speed * (speed - obstacle_speed) / (2 * math.sqrt(ACCELERATION * BRAKING))
     desired = kept + max(0.0, speed * HEADWAY * (obstacle_speed > 0.1) + closing)
-    return free - ACCELERATION * (desired / max(gap, 0.3)) ** 2
+    acceleration = free - ACCELERATION * (desired / max(gap, 0.3)) ** 2
+    if speed < 0.5 and obstacle_speed < 0.5 and gap < kept + HOLD:
+        return min(acceleration, -speed)
+    return acceleration
 
 
 def obstacles(scene):

@@ -9,6 +9,8 @@ from owled_ros.scenes.scene import LENGTH, LIGHT_STATES
 
 SHIFT = 4  # fractional bits of OpenCV's coordinates, for edges without steps
 NEAREST = 2.5  # m; the road closer than this lies below the image
+TOUCHING = 1.0  # m; what is closer is drawn as if it were here, and fills the image
+BEHIND = -0.5   # m; what is farther back is not drawn
 
 LAMPS = {'red': (255, 40, 30), 'amber': (255, 180, 20), 'green': (40, 255, 120)}
 OBJECTS = ('nothing', 'lead', 'braking lead', 'other vehicle', 'pedestrian in lane',
@@ -73,9 +75,9 @@ class _Painter:
         cv2.fillPoly(self.image, [points.astype(np.int32)], colour, cv2.LINE_AA, SHIFT)
 
     def _place(self, s, d):
-        """Ego (x, y) of a thing, or None where it is behind or too close."""
+        """Ego (x, y) of a thing, or None where it is behind the camera."""
         x, y = self.scene.road.to_ego(s, d)
-        return (float(x), float(y)) if x > 1.0 else None
+        return (max(float(x), TOUCHING), float(y)) if x > BEHIND else None
 
     def _upright(self, place, side, low, high, colour, glow=False):
         """A rectangle that faces the camera: side = (left, right) offsets [m], heights [m]."""
@@ -295,7 +297,7 @@ class _Labels:
         for s, d, width, low, high, index in sorted(things, reverse=True):
             cells = self._cells(s, d, width, low, high)
             if cells is not None:
-                self.objects[cells], self.distances[cells] = index, s
+                self.objects[cells], self.distances[cells] = index, max(s, 0.1)
         self._mark_light()
         return self.objects, self.distances, self.lights, self.light_distances
 
@@ -313,10 +315,10 @@ class _Labels:
     def _cells(self, s, d, width, low, high):
         """The patches that a box covers, as slices, or None where it is out of sight."""
         x, y = self.scene.road.to_ego(s, d)
-        if x < 1.0:
+        if x <= BEHIND:
             return None
         camera = self.scene.camera
-        u, v, _ = camera.project(float(x), float(y) + np.array([width / 2, -width / 2]),
+        u, v, _ = camera.project(max(float(x), TOUCHING), float(y) + np.array([width / 2, -width / 2]),
                                  np.array([high, low]))
         columns = u / camera.width * self.grid
         rows = v / camera.height * self.grid

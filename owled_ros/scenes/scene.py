@@ -13,6 +13,8 @@ import numpy as np
 STEP = 1.0  # m between the samples of a road's curvature
 LENGTH = 140  # m of road that are drawn
 
+PERSON_IN_LANE = 1.5  # m from the lane's centre, within which a pedestrian is in the lane
+
 LIGHT_STATES = ('none', 'red', 'amber', 'green')
 
 
@@ -78,7 +80,7 @@ class Pedestrian:
 
     @property
     def in_lane(self):
-        return abs(self.d) < 1.5
+        return abs(self.d) < PERSON_IN_LANE
 
 
 @dataclass

@@ -5,7 +5,7 @@ import pytest
 
 from owled_ros.driver.action import Maneuver
 from owled_ros.evaluation.sentences import read_sentence
-from owled_ros.scenes.drive import random_world, simulate
+from owled_ros.scenes.drive import Crossing, random_world, simulate
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.render import OBJECTS, patch_labels, render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
@@ -79,6 +79,20 @@ def test_the_expert_does_not_brake_for(things):
     assert drive(straight(**things)).action.acceleration > 0
 
 
+@pytest.mark.parametrize('things', [
+    {'light': TrafficLight(2.0, 'red')},
+    {'vehicles': [Vehicle(4.0, braking=True)]},
+    {'pedestrians': [Pedestrian(5.0, 0.5)]},
+])
+def test_the_expert_who_stands_behind_what_stands_waits(things):
+    verdict = drive(straight(speed=0.0, **things))
+    assert verdict.action.acceleration <= 0 and verdict.cause != 'free'
+    far = straight(speed=0.0, light=TrafficLight(8.0, 'red'))
+    assert drive(far).action.acceleration > 0
+    rolling = drive(straight(speed=0.0, vehicles=[Vehicle(4.0, speed=3.0)]))
+    assert rolling.action.acceleration > 0
+
+
 def test_the_expert_slows_down_for_a_bend():
     verdict = drive(bend(0.04, speed=12.0))
     assert verdict.cause == 'curve' and verdict.action.acceleration < -1
@@ -116,6 +130,17 @@ def test_a_light_changes_the_pixels_that_it_is_labelled_in():
         assert changed[row * 20:row * 20 + 20, columns == column].any()
 
 
+@pytest.mark.parametrize('things, label', [
+    ({'vehicles': [Vehicle(0.3, braking=True)]}, 'braking lead'),
+    ({'pedestrians': [Pedestrian(0.3, 0.0)]}, 'pedestrian in lane'),
+])
+def test_what_is_almost_touched_is_still_seen(things, label):
+    camera = Camera(320, 240, noise=0.0)
+    assert OBJECTS.index(label) in patch_labels(straight(camera=camera, **things), 12)[0]
+    changed = render(straight(camera=camera, **things)) != render(straight(camera=camera))
+    assert changed.any(2).mean() > 0.2
+
+
 def test_near_things_hide_far_ones_in_the_labels():
     scene = straight(vehicles=[Vehicle(8.0)], pedestrians=[Pedestrian(30.0, 0.0)],
                      camera=Camera(320, 240))
@@ -144,6 +169,18 @@ def test_a_drive_meets_everything_and_stays_in_its_lane():
     assert {'red', 'green', 'amber', 'none'} <= states
     assert max(offsets) < 0.5
     assert min(speeds) < 0.05 < 8 < max(speeds)
+
+
+def test_a_pedestrian_steps_out_so_that_one_can_still_stop():
+    for speed in (3.0, 8.0, 16.7):
+        crossing = Crossing(100.0, 4.0, Pedestrian(0.0, 0.0))
+        start = 100.0 - crossing.trigger(speed)
+        assert not crossing.pedestrian(0.0, start - 0.1, speed).in_lane
+        assert not crossing.pedestrian(1.0, start + 0.1, speed).in_lane
+        into_lane = 1.4  # s, from the kerb
+        person = crossing.pedestrian(1.0 + into_lane, start + into_lane * speed, speed)
+        assert person.in_lane
+        assert person.s > speed ** 2 / (2 * 4.0) + 2.5
 
 
 def test_the_recorded_pose_agrees_with_speed_and_yaw_rate():
