@@ -1,0 +1,1 @@
+"""Compressed weights that are multiplied as they are: smaller, and faster where memory is slow."""

@@ -1,0 +1,1 @@
+"""The compiled kernels: C++ for the CPU (library.py calls them), Triton for GPUs."""
