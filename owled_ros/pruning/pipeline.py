@@ -303,6 +303,7 @@ class _Run:
             'format': 1,
             'run': self.fingerprint,
             'settings': self.settings.record(),
+            'python': f'prune(MODEL, inputs, {self.settings.code()}, OUTPUT)',
             'model': {**self.origin, 'sha256': hash_weights(partial)},
             'data': {**self.data, **describe},
             'sparsity': {
@@ -310,12 +311,13 @@ class _Run:
                 'measured': total['sparsity'],
                 'prunable_weights': total['weights'],
                 'pruned_weights': total['pruned'],
+                'weights': self.model.shards.count(),
                 'outliers_measured_on': 'the dense model' if self._dense_outliers()
                                         else 'the model as it is pruned',
             },
             'loss': losses,
             'blocks': blocks,
-            'bytes': self.model.shards.bytes(),
+            'bytes': {'dense': self.model.shards.bytes(), 'pruned': self.written.bytes()},
             'versions': _versions(),
         }
 

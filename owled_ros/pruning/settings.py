@@ -61,7 +61,7 @@ class PruningSettings:
     seed: int = 0
     minimum_samples: int = 4
     device: str = 'auto'
-    activation_bytes: int = 1 << 30
+    activation_bytes: int = 256 << 20
 
     def __post_init__(self):
         _check_name('method', self.method, METHODS)
@@ -114,6 +114,12 @@ class PruningSettings:
         if any(re.search(expression, projection) for expression in self.exclude):
             return False
         return not self.include or any(re.search(e, projection) for e in self.include)
+
+    def code(self) -> str:
+        """Return the settings as Python, without what is as by default."""
+        given = [f'{name}={value!r}' for name, value in vars(self).items()
+                 if value != getattr(PruningSettings(), name)]
+        return f'PruningSettings({", ".join(given)})'
 
     def record(self) -> dict:
         """Return what decides the result, without what only decides where it is computed."""

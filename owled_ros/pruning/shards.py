@@ -8,6 +8,7 @@ tied, and no more than one tensor has to be in memory.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -84,6 +85,10 @@ class Shards:
             file.write(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
             file.flush()
             os.fsync(file.fileno())
+
+    def count(self) -> int:
+        """Return the number of values in all tensors."""
+        return sum(math.prod(place.shape) for place in self._places.values())
 
     def bytes(self) -> int:
         """Return the size of all weight files."""
