@@ -74,6 +74,24 @@ def test_a_late_one_does_not():
     assert bench.last()[0] == Status.DEADLINE_MISSED
 
 
+def test_one_that_grows_late_on_its_way_out_does_not():
+    """Whatever holds the thread up: no message says OK and a time past the deadline."""
+    bench = Bench(deadline=0.6)
+    frame = bench.frame()
+
+    def read():
+        bench.time += SECOND // 4  # every look at the clock takes long
+        return bench.time
+
+    bench.clock._read = read
+    for _ in range(4):
+        bench.outlet.offer(KEEP, frame, EGO, Command(), 0.05)
+    assert [report.status for report in bench.reports][:2] == [Status.OK, Status.OK]
+    assert bench.last()[0] == Status.DEADLINE_MISSED
+    assert all(report.latency <= 0.6 * SECOND for report in bench.reports
+               if report.status == Status.OK)
+
+
 def test_one_from_before_a_jump_of_the_clock_does_not():
     bench = Bench()
     frame = bench.frame()
