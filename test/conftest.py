@@ -1,10 +1,8 @@
 """What tests share: a ROS graph that nobody else is in."""
 
-import contextlib
-import fcntl
 import os
 from pathlib import Path
-import tempfile
+import sys
 
 import pytest
 
@@ -12,8 +10,7 @@ import pytest
 # models of the tests are tiny. Set before anything imports torch, for processes of tests too.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-# Domains above 101 use ports that Linux also hands out to other programs.
-DOMAINS = range(1, 102)
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -23,26 +20,8 @@ def ros_domain(tmp_path, monkeypatch):
     Processes that the test starts inherit it, with discovery on this machine only and logs in
     the test's own folder.
     """
-    with _locked_domain() as domain:
-        monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
-        monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-        if os.environ.get('ROS_DISTRO') == 'humble':  # newer ones do not need it, and warn
-            monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')
-        monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'ros_log'))
+    from ros_domain import environment, locked_domain
+    with locked_domain() as domain:
+        for name, value in environment(domain, tmp_path / 'ros_log').items():
+            monkeypatch.setenv(name, value)
         yield domain
-
-
-@contextlib.contextmanager
-def _locked_domain():
-    """Hold the first free domain; a lock goes with its process, however that ends."""
-    folder = Path(tempfile.gettempdir(), f'owled_ros-test-domains-{os.getuid()}')
-    folder.mkdir(exist_ok=True)
-    for domain in DOMAINS:
-        with open(folder / str(domain), 'w') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield domain
-            return
-    raise RuntimeError(f'no free ROS domain: {len(DOMAINS)} tests hold one each')

@@ -1,0 +1,341 @@
+"""Breaks the running driving node on purpose, from a seed, and checks all that it says.
+
+A driving node runs in a process of its own, fed with a camera, odometry and commands over DDS.
+One fault after the other is injected; each must be reported in time, no action may come of bad
+input or be out of limits, and the node must drive again by itself when the fault has ended.
+"""
+
+import argparse
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+import json
+import os
+from pathlib import Path
+import random
+import signal
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench import Bench  # noqa: E402
+from kinds import KINDS, kinds_of  # noqa: E402
+from ros_domain import environment, locked_domain  # noqa: E402
+from stream import CAMERA_EVERY, Stream  # noqa: E402
+from summary import last_line, outcome, passed, summarise, table  # noqa: E402
+from witness import Ledger, Witness  # noqa: E402
+
+from owled_ros.driver.action import Status  # noqa: E402
+from owled_ros.ros.parameters import PARAMETERS, Settings  # noqa: E402
+
+HERE = Path(__file__).parent
+ATTEMPTS = 3            # for a fault during which the machine was late itself
+EXCUSE = 2.0            # times the machine's own delay that a report or recovery may be late
+START_PATIENCE = 120.0  # s for a node to load its model on a busy machine
+STEADY_WITHIN = 20.0    # s to drive before a fault is injected
+REPORT_PATIENCE = 3.0   # s past its limit that a report is waited for
+RECOVERY_PATIENCE = 10.0
+SAVE_EVERY = 25         # faults
+EXIT_WITHIN = 2.0       # s from SIGINT to the end of the process
+
+FAST = {'deadline': 0.15, 'valid_for': 0.3, 'horizon': 1.0, 'max_frame_age': 0.1,
+        'max_ego_age': 0.1, 'max_clock_skew': 0.05, 'max_frozen_frames': 4,
+        'max_image_pixels': 16384, 'max_command_age': 0.3, 'hang_limit': 0.45}
+CALM = FAST | {'deadline': 1.0, 'valid_for': 1.0, 'max_frame_age': 0.4, 'max_ego_age': 0.3,
+               'hang_limit': 10.0}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One way to run the node; share is its part of the faults."""
+
+    share: float
+    parameters: dict
+    program: Path = HERE / 'faulty_node.py'
+    compressed: bool = False
+    sim: bool = False
+    camera_every: int = CAMERA_EVERY
+    slack: float = 0.0    # s more for reports and recoveries
+    numbered: bool = True
+
+    @property
+    def settings(self):
+        defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
+        return Settings(defaults | {
+            name: value for name, value in self.parameters.items() if name in defaults})
+
+
+SETUPS = {
+    'raw': Setup(0.55, FAST),
+    'compressed': Setup(0.15, FAST, compressed=True),
+    'sim': Setup(0.25, FAST | {'use_sim_time': True}, sim=True),
+    # The real model: slower, so refusals wait for the frame that it is at.
+    'embedded': Setup(0.05, CALM, program=HERE.parents[1] / 'owled_ros' / 'driving_node.py',
+                      camera_every=10, slack=0.6, numbered=False),
+}
+
+
+def plan(seed, faults, only=()):
+    """Return [(index, setup, kind)]: every kind of a setup as often as any other, shuffled.
+
+    only: names of kinds; none means all.
+    """
+    shuffle = random.Random(seed)
+    left, planned = faults, []
+    for name, setup in SETUPS.items():
+        count = left if name == list(SETUPS)[-1] else min(left, round(faults * setup.share))
+        left -= count
+        kinds = []
+        wanted = [kind for kind in kinds_of(name) if kind in only or not only]
+        while wanted and len(kinds) < count:
+            again = list(wanted)
+            shuffle.shuffle(again)
+            kinds += again
+        planned += [(name, kind) for kind in kinds[:count]]
+    return [(index, setup, kind) for index, (setup, kind) in enumerate(planned)]
+
+
+class NodeIsLost(Exception):
+    """The node has ended, or does not drive any more: a new one is needed."""
+
+
+@dataclass
+class Run:
+    """One seed's faults, as far as they got."""
+
+    seed: int
+    faults: int
+    only: list = field(default_factory=list)
+    records: list = field(default_factory=list)
+    nodes: list = field(default_factory=list)
+    actions: int = 0
+
+    def as_dict(self):
+        return {'seed': self.seed, 'faults': self.faults, 'only': self.only,
+                'actions': self.actions, 'records': self.records, 'nodes': self.nodes}
+
+    def write(self, path):
+        if path is not None:
+            temporary = path.with_name(path.name + '.part')
+            temporary.write_text(json.dumps(self.as_dict(), indent=1) + '\n')
+            temporary.replace(path)
+
+    @classmethod
+    def read(cls, path, seed, faults, only):
+        """Go on with the run in a file, or begin a new one."""
+        if path is None or not path.exists():
+            return cls(seed, faults, only)
+        run = cls(**json.loads(path.read_text()))
+        if (run.seed, run.faults, run.only) != (seed, faults, only):
+            raise SystemExit(f'{path} holds a run of {run.faults} faults with seed {run.seed}; '
+                             'give another file, or the same options to go on with it')
+        return run
+
+
+class Session:
+    """A node of one setup, driving, into which faults are injected."""
+
+    def __init__(self, name, folder, seed):
+        self.name, self.setup = name, SETUPS[name]
+        self.settings = self.setup.settings
+        ledger = Ledger()
+        self.witness = Witness(ledger, self.settings, sim=self.setup.sim,
+                               numbered=self.setup.numbered)
+        self.bench = Bench(
+            folder, self.witness, program=self.setup.program, compressed=self.setup.compressed,
+            model='embedded', **self.setup.parameters)
+        self.stream = Stream(
+            self.bench, ledger, seed, sim=self.setup.sim, compressed=self.setup.compressed,
+            camera_every=self.setup.camera_every)
+        self.before = None
+
+    def start(self):
+        """Wait until the node drives; NodeIsLost if it never does."""
+        self.wait_until_steady(START_PATIENCE)
+        self.bench.find_services()
+        self.wait_until_steady()
+        self.before = self.bench.resources()
+
+    def wait_until_steady(self, timeout=STEADY_WITHIN):
+        """Wait for an action from now on; NodeIsLost without one."""
+        if not self.bench.is_up() or self.witness.wait(
+                lambda heard: heard.status is Status.OK, timeout, time.monotonic()) is None:
+            raise NodeIsLost(self.bench.words()[-2000:])
+
+    def inject(self, kind, draw):
+        """Inject one fault; return its record."""
+        fault = KINDS[kind](draw, self.settings)
+        self.wait_until_steady()
+        self.stream.lateness.take()
+        waited = self.bench.waited()
+        fault.begin(self.bench, self.stream, self.witness)
+        report, ended = self._watch(fault)
+        recovered = self.witness.wait(
+            lambda heard: heard.status is Status.OK and heard.shot is not None
+            and heard.shot.sent >= ended, RECOVERY_PATIENCE, ended)
+        machine = self.stream.lateness.take() + max(
+            (after - waited.get(thread, 0.0) for thread, after in self.bench.waited().items()),
+            default=0.0)
+        return {
+            'kind': kind, 'setup': self.name, 'report': _since(report, fault.injected_at),
+            'limit': fault.limit(self.stream) + self.setup.slack if fault.expected else None,
+            'patience': _patience(fault, self.stream), 'recovery': _since(recovered, ended),
+            'recovery_limit': fault.recovery + self.setup.slack,
+            'wrong': self.witness.take_wrong(), 'problems': fault.problems,
+            'machine': round(machine, 4)}
+
+    def _watch(self, fault):
+        """Let the fault last; return who reported it, and when it was ended [s, monotonic]."""
+        begun = time.monotonic()
+        report = None
+        if fault.expected:
+            report = self.witness.wait(
+                lambda heard: heard.at >= fault.injected_at and fault.reported_by(heard),
+                _patience(fault, self.stream))
+            fault.reported = report is not None
+        time.sleep(max(0.0, begun + fault.duration - time.monotonic()))
+        fault.end(self.bench, self.stream, self.witness)
+        return report, time.monotonic()
+
+    def close(self):
+        """End the node; return what it leaves to say, as a dict."""
+        self.stream.close()
+        after = self.bench.resources() if self.bench.is_up() else None
+        ended = self.bench.end(signal.SIGINT)
+        self.bench.close()
+        said = {'setup': self.name, 'before': self.before, 'after': after,
+                'exit_status': ended and ended[0], 'exit_seconds': ended and round(ended[1], 2)}
+        said['fine'] = bool(ended and ended[0] == 0 and ended[1] <= EXIT_WITHIN
+                            and 'Traceback' not in self.bench.words())
+        if not said['fine']:
+            said['log'] = self.bench.words()[-2000:]
+        return said
+
+
+def _patience(fault, stream):
+    """The s that a report is waited for, so that a late one is measured."""
+    return REPORT_PATIENCE + fault.limit(stream)
+
+
+def _since(heard, begin):
+    return None if heard is None else round(heard.at - begin, 4)
+
+
+def excused(record):
+    """Whether a late report or recovery is explained by the machine's own delay, as measured."""
+    if record['wrong'] or record['problems']:
+        return False
+    report = record['report'] if record['report'] is not None else record['patience']
+    recovery = record['recovery'] if record['recovery'] is not None else RECOVERY_PATIENCE
+    late = max(recovery - record['recovery_limit'],
+               report - record['limit'] if record['limit'] is not None else 0.0)
+    return late <= EXCUSE * record['machine']
+
+
+def attempt(session, seed, index, kind):
+    """Inject a fault, again if the machine was late itself; return its record."""
+    wrong = []
+    for number in range(1, ATTEMPTS + 1):
+        record = session.inject(kind, random.Random(f'{seed}-{index}-{number}'))
+        record |= {'index': index, 'attempts': number, 'set_aside': False}
+        # A wrong action is wrong however often the fault is repeated.
+        record['wrong'] = wrong = wrong + record['wrong']
+        if not outcome(record) or not excused(record):
+            return record
+    return record | {'set_aside': True}
+
+
+@contextmanager
+def session_of(run, name, folder):
+    """A driving node in a graph of its own; what it leaves behind is noted in the run."""
+    with locked_domain() as domain, tempfile.TemporaryDirectory(dir=folder) as logs:
+        os.environ.update(environment(domain, logs))
+        session = Session(name, Path(logs), run.seed)
+        try:
+            session.start()
+            yield session
+        finally:
+            run.actions += sum(session.witness.counts.values())
+            run.nodes.append(session.close())
+
+
+def carry_out(run, path, say):
+    """Inject what is left of a run."""
+    done = {record['index'] for record in run.records}
+    left = [fault for fault in plan(run.seed, run.faults, run.only) if fault[0] not in done]
+    with tempfile.TemporaryDirectory(prefix='owled_ros-faults-') as folder:
+        while left:
+            name = left[0][1]
+            say(f'starting a node: {name}')
+            with session_of(run, name, folder) as session:
+                while left and left[0][1] == name:
+                    lost = not _one(run, session, left.pop(0), say)
+                    if len(run.records) % SAVE_EVERY == 0:
+                        run.write(path)
+                        say(f'{len(run.records)} of {run.faults} faults')
+                    if lost:
+                        break
+            run.write(path)
+
+
+def _one(run, session, fault, say):
+    """Inject one fault of the plan; False when the node is lost and another one is needed."""
+    index, name, kind = fault
+    try:
+        record = attempt(session, run.seed, index, kind)
+    except (NodeIsLost, AssertionError, OSError) as error:
+        record = {'kind': kind, 'setup': name, 'index': index, 'attempts': 1, 'set_aside': False,
+                  'report': None, 'limit': None, 'patience': 0.0, 'recovery': None,
+                  'recovery_limit': 0.0, 'wrong': session.witness.take_wrong(), 'machine': 0.0,
+                  'problems': [f'the node was lost: {error}']}
+    run.records.append(record)
+    if outcome(record):
+        say(f'{kind} ({name}, {index}): {outcome(record)}'
+            + (' [set aside]' if record['set_aside'] else ''))
+    return record['recovery'] is not None
+
+
+def finish(runs):
+    """Print the table and the last line; return the exit status."""
+    print('\n'.join(table(runs)))
+    bad_ends = [node for run in runs for node in run['nodes'] if not node['fine']]
+    for node in bad_ends:
+        print(f'a node did not end well: {node}')
+    numbers = summarise(runs)
+    print(last_line(numbers))
+    return 0 if passed(numbers) and not bad_ends else 1
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog='script/fault-campaign', description=__doc__.splitlines()[0],
+        epilog='example: script/fault-campaign --faults 2000 --seed 1 --json seed1.json; '
+        'script/fault-campaign --sum seed*.json')
+    parser.add_argument('--faults', type=int, default=300, help='how many (300)')
+    parser.add_argument('--seed', type=int, default=0, help='which ones (0)')
+    parser.add_argument('--only', nargs='+', default=[], choices=sorted(KINDS), metavar='KIND',
+                        help=f'only of these kinds: {", ".join(sorted(KINDS))}')
+    parser.add_argument('--json', type=Path, metavar='FILE',
+                        help='write the run here; go on with it if it is there already')
+    parser.add_argument('--sum', type=Path, nargs='+', metavar='FILE',
+                        help='inject nothing; sum up these runs')
+    options = parser.parse_args(arguments)
+    if options.sum:
+        return finish([json.loads(path.read_text()) for path in options.sum])
+    started = time.monotonic()
+
+    def say(words):
+        print(f'faults [{time.monotonic() - started:4.0f} s] {words}', flush=True)
+
+    run = Run.read(options.json, options.seed, options.faults, options.only)
+    carry_out(run, options.json, say)
+    kinds = Counter(record['kind'] for record in run.records)
+    say(f'{len(run.records)} faults of {len(kinds)} kinds')
+    return finish([run.as_dict()])
+
+
+if __name__ == '__main__':
+    sys.exit(main())

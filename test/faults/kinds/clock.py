@@ -1,0 +1,89 @@
+"""Faults of /clock, for a node that uses simulated time."""
+
+from dataclasses import replace
+import time
+
+from kinds.base import by_watchdog, Fault
+from stream import NoFault
+
+from owled_ros.driver.action import Status
+
+
+class ClockStops(Fault):
+    """/clock says the same again and again, and so do the stamps."""
+
+    setups = ('sim',)
+    expected = frozenset({Status.INVALID_INPUT, Status.STALE_INPUT, Status.DEADLINE_MISSED})
+
+    def begin(self, bench, stream, witness):
+        self.touched(time.monotonic())
+        stream.rate = 0.0
+        super().begin(bench, stream, witness)
+
+    def end(self, bench, stream, witness):
+        stream.rate = 1.0
+        super().end(bench, stream, witness)
+
+    def frame(self, shot, stream):
+        return [replace(shot, altered=True)]
+
+    def limit(self, stream):
+        return by_watchdog(self.settings)
+
+
+class ClockAndCameraStop(ClockStops):
+    """/clock stands still and no frame comes: only a steady clock can notice."""
+
+    expected = frozenset({Status.STALE_INPUT})
+
+    def frame(self, shot, stream):
+        return []
+
+
+class ClockJumpsBack(Fault):
+    """The bag starts again: clock and stamps together; nothing from before may be used."""
+
+    setups = ('sim',)
+
+    def prepare(self):
+        self.seconds = -self.random.choice(
+            (self.random.uniform(0.2, 2), self.random.uniform(2, 60)))
+
+    def begin(self, bench, stream, witness):
+        stream.do(lambda: stream.jump(self.seconds))
+        self.touched(time.monotonic())
+        super().begin(bench, stream, witness)
+
+
+class ClockJumpsForward(ClockJumpsBack):
+    """Clock and stamps leap ahead."""
+
+    def prepare(self):
+        self.seconds = self.random.uniform(0.2, 60)
+
+
+class SensorsLeftBehind(Fault):
+    """The clock leaps ahead and the sensors' stamps do not."""
+
+    setups = ('sim',)
+    expected = frozenset({Status.STALE_INPUT})
+
+    def prepare(self):
+        self.seconds = self.random.uniform(self.settings.max_frame_age + 0.05, 60)
+
+    def begin(self, bench, stream, witness):
+        def leap():
+            stream.jump(self.seconds)
+            stream.sensors_behind = int(self.seconds * 1e9)
+            stream.fault = self
+        self.touched(time.monotonic())
+        stream.do(leap)
+
+    def frame(self, shot, stream):
+        return [replace(shot, good=False, altered=True)]
+
+    def end(self, bench, stream, witness):
+        def catch_up():
+            stream.sensors_behind = 0
+            stream.fault = NoFault()
+        stream.do(catch_up)

@@ -1,0 +1,118 @@
+"""Faults of the odometry."""
+
+from dataclasses import replace
+import math
+
+from kinds.base import Fault
+
+from owled_ros.driver.action import Status
+
+
+class OdometryStops(Fault):
+    """No odometry comes any more: the last one grows older than max_ego_age."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+    expected = frozenset({Status.STALE_INPUT})
+
+    def odometry(self, measurement, stream):
+        self.touched(stream.last_odometry)
+        return []
+
+    def limit(self, stream):
+        return self.settings.max_ego_age + super().limit(stream)
+
+
+class OdometryStandsStill(OdometryStops):
+    """It comes, with the same stamp again and again."""
+
+    setups = ('raw', 'sim')
+
+    def prepare(self):
+        self.last = None
+
+    def odometry(self, measurement, stream):
+        self.last = self.last or measurement
+        return [replace(self.last, altered=True)]
+
+
+class BadOdometry(Fault):
+    """Odometry that cannot be true."""
+
+    expected = frozenset({Status.INVALID_INPUT})
+
+    def odometry(self, measurement, stream):
+        return [self.spoilt(replace(measurement, good=False, altered=True))]
+
+    def limit(self, stream):
+        return super().limit(stream) + 0.02
+
+
+class EgoNotANumber(BadOdometry):
+    """Speed or yaw rate is NaN or infinite."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+
+    def prepare(self):
+        self.field = self.random.choice(('speed', 'yaw_rate'))
+        self.value = self.random.choice((math.nan, math.inf, -math.inf))
+
+    def spoilt(self, measurement):
+        return replace(measurement, **{self.field: self.value})
+
+
+class EgoImpossible(BadOdometry):
+    """Faster, or turning faster, than any vehicle."""
+
+    def prepare(self):
+        self.field, self.value = self.random.choice(
+            (('speed', 150.0), ('speed', -1e30), ('yaw_rate', 9.0), ('yaw_rate', -1e9)))
+
+    def spoilt(self, measurement):
+        return replace(measurement, **{self.field: self.value})
+
+
+class EgoJumps(BadOdometry):
+    """A speed that the last one cannot have led to."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+
+    def prepare(self):
+        self.by = self.random.choice((-1, 1)) * self.random.uniform(12, 60)
+
+    def spoilt(self, measurement):
+        return replace(measurement, speed=measurement.speed + self.by)
+
+
+class EgoFromTheFuture(BadOdometry):
+    """Stamped ahead of the clock."""
+
+    def prepare(self):
+        self.ahead = self.settings.max_clock_skew + self.random.uniform(0.05, 900)
+
+    def spoilt(self, measurement):
+        return replace(measurement, stamp=measurement.stamp + int(self.ahead * 1e9))
+
+
+class EgoOfAnotherFrame(BadOdometry):
+    """The twist is in a frame that is not the vehicle's."""
+
+    def prepare(self):
+        self.frame_id = self.random.choice(('odom', '', 'map', 'base_link2'))
+
+    def spoilt(self, measurement):
+        return replace(measurement, frame=self.frame_id, speed=measurement.speed + 20)
+
+
+class OdometryShuffled(Fault):
+    """Measurements swap places with their neighbours: harmless."""
+
+    def prepare(self):
+        self.kept = None
+
+    def odometry(self, measurement, stream):
+        measurement = replace(measurement, altered=True)
+        if self.kept is None:
+            self.kept = measurement
+            return []
+        kept, self.kept = self.kept, None
+        return [measurement, kept]

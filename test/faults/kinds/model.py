@@ -1,0 +1,163 @@
+"""Faults of the model."""
+
+from dataclasses import replace
+
+from kinds.base import by_watchdog, Fault, RECOVERY, SLACK, WATCHDOG
+from marks import Order
+
+from owled_ros.driver.action import Status
+
+FREEING = 0.3  # s; Python's garbage collection stops the whole process for a tenth or two
+
+
+class ModelFault(Fault):
+    """The model does something else than answer."""
+
+    setups = ('raw',)
+    order = None
+
+    def frame(self, shot, stream):
+        return [replace(shot, order=self.order, good=False, altered=True)]
+
+
+class ModelHangs(ModelFault):
+    """It takes one frame and does not answer for a while."""
+
+    setups = ('raw', 'sim')
+    order = Order.HANG
+    expected = frozenset({Status.DEADLINE_MISSED})
+    longest = 0.1
+
+    def frame(self, shot, stream):
+        # Not only one frame: that one may be lost on its way.
+        return [shot] if self.reported else super().frame(shot, stream)
+
+    def limit(self, stream):
+        return by_watchdog(self.settings)
+
+    recovery = RECOVERY + 0.7  # until it stops to hang, on the next frame too
+
+
+class ModelIsLate(ModelHangs):
+    """It answers after the deadline."""
+
+    order = Order.BE_LATE
+
+
+class ModelRaises(ModelFault):
+    """It raises, at every frame."""
+
+    order = Order.RAISE
+    expected = frozenset({Status.MODEL_ERROR})
+
+
+class MemoryRunsShort(ModelFault):
+    """The model runs out of memory once; with freed caches it answers."""
+
+    order = Order.MEMORY_RUNS_SHORT
+    recovery = RECOVERY + FREEING
+
+    def frame(self, shot, stream):
+        return [replace(shot, order=self.order, altered=True)]
+
+
+class ModelIsLost(ModelFault):
+    """Nothing can be expected of the model any more: it is given up, and the node inactive.
+
+    What brings it back is a lifecycle manager, whose part the campaign takes.
+    """
+
+    expected = frozenset({Status.MODEL_ERROR})
+    recovery = RECOVERY + 1.0
+
+    def end(self, bench, stream, witness):
+        if witness.wait(lambda heard: heard.status is Status.INACTIVE, 2.0,
+                        self.injected_at) is None:
+            self.problems.append('the node did not become inactive')
+        super().end(bench, stream, witness)
+        for label in ('cleanup', 'configure', 'activate'):
+            if not bench.change_patiently(label):
+                self.problems.append(f'{label} was refused')
+
+
+class ModelOutOfMemory(ModelIsLost):
+    """It runs out of memory, also with freed caches."""
+
+    order = Order.OUT_OF_MEMORY
+
+    def limit(self, stream):
+        return by_watchdog(self.settings) + FREEING
+
+
+class ModelHangsForGood(ModelIsLost):
+    """It does not come back within hang_limit."""
+
+    order = Order.HANG_FOR_GOOD
+
+    def frame(self, shot, stream):
+        # Not only one frame: that one may be lost on its way.
+        return [shot] if self.reported else super().frame(shot, stream)
+
+    def limit(self, stream):
+        return self.settings.hang_limit + WATCHDOG + SLACK
+
+
+class ModelEndsItsThread(ModelFault):
+    """It raises SystemExit, as a library does that wants to end the process."""
+
+    order = Order.END_THREAD
+    expected = frozenset({Status.MODEL_ERROR})
+
+
+class ModelAnswersNonsense(ModelFault):
+    """What it answers is no action."""
+
+    expected = frozenset({Status.MODEL_ERROR, Status.INVALID_OUTPUT})
+
+    def prepare(self):
+        self.order = self.random.choice((
+            Order.NO_DECISION, Order.NOT_A_NUMBER, Order.INFINITE, Order.WORDS,
+            Order.UNKNOWN_MANEUVER, Order.UNASKED_TURN))
+
+
+class ModelOutOfLimits(ModelFault):
+    """What it answers is far out of every limit: clamped, and said so in limits_applied."""
+
+    setups = ('raw', 'sim')
+
+    def prepare(self):
+        self.order = self.random.choice((Order.FAR_TOO_FAST, Order.FAR_TOO_HARD))
+
+    expected = frozenset({Status.OK})
+
+    def frame(self, shot, stream):
+        return [replace(shot, order=self.order, altered=True)]
+
+    def reported_by(self, heard):
+        return heard.status is Status.OK and heard.shot is not None and heard.shot.altered \
+            and heard.shot.order is self.order and heard.message.limits_applied
+
+
+class ExplanationRaises(ModelFault):
+    """The words fail; the actions do not."""
+
+    order = Order.EXPLANATION_RAISES
+
+    def frame(self, shot, stream):
+        return [replace(shot, order=self.order, altered=True)]
+
+
+class ExplanationHangs(ExplanationRaises):
+    """A slice of the explanation takes long, and no action comes meanwhile."""
+
+    order = Order.EXPLANATION_HANGS
+    expected = frozenset({Status.DEADLINE_MISSED})
+    longest = 0.1
+    recovery = RECOVERY + 0.7
+
+    def frame(self, shot, stream):
+        # Not only one frame: that one may be lost on its way.
+        return [shot] if self.reported else super().frame(shot, stream)
+
+    def limit(self, stream):
+        return by_watchdog(self.settings)

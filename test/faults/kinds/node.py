@@ -1,0 +1,143 @@
+"""What happens to the node itself: its lifecycle, its parameters, its process, its machine."""
+
+import math
+import os
+import signal
+import subprocess
+import time
+
+from kinds.base import Fault, RECOVERY
+
+from owled_ros.driver.action import LimitsApplied, Status
+
+SERVICE = 0.1  # s for a request to reach the node
+
+
+class Deactivated(Fault):
+    """Deactivated and activated again by service."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+    expected = frozenset({Status.INACTIVE})
+    path, back = ('deactivate',), ('activate',)
+    shortest, longest = 0.02, 0.1
+
+    def limit(self, stream):
+        return super().limit(stream) + SERVICE
+
+    def begin(self, bench, stream, witness):
+        self.injected_at = time.monotonic()
+        self.go(bench, self.path)
+
+    def end(self, bench, stream, witness):
+        last = witness.wait(self.reported_by, 0.0)
+        if last and witness.wait(lambda heard: heard.status is Status.OK
+                                 and heard.message.sequence > last.message.sequence, 0.0):
+            self.problems.append('OK while the node was not active')
+        self.go(bench, self.back)
+
+    def go(self, bench, path):
+        for label in path:
+            if not bench.change(label):
+                self.problems.append(f'{label} was refused')
+
+    def reported_by(self, heard):
+        return heard.status is Status.INACTIVE and heard.at >= self.injected_at
+
+
+class Reconfigured(Deactivated):
+    """Through every state and back: the model is loaded anew."""
+
+    setups = ('raw', 'compressed', 'sim')
+    path, back = ('deactivate', 'cleanup'), ('configure', 'activate')
+    recovery = RECOVERY + 0.5
+
+
+class LimitChanged(Fault):
+    """A limit is set while it drives: in force from the next frame on."""
+
+    setups = ('raw', 'sim')
+    expected = frozenset({Status.OK})
+
+    def limit(self, stream):
+        return super().limit(stream) + SERVICE
+
+    def prepare(self):
+        self.value = self.random.uniform(0.1, 0.4)
+
+    def begin(self, bench, stream, witness):
+        self.injected_at = time.monotonic()
+        result = bench.set('limits.acceleration', self.value)
+        if not result.successful:
+            self.problems.append(f'the change was refused: {result.reason}')
+        self.set_at = time.monotonic()
+        witness.tightened = self.set_at, self.value
+        super().begin(bench, stream, witness)
+
+    def end(self, bench, stream, witness):
+        witness.tightened = None
+        default = self.settings.limits.acceleration
+        if not bench.set('limits.acceleration', default).successful:
+            self.problems.append('the limit could not be set back')
+        super().end(bench, stream, witness)
+
+    def reported_by(self, heard):
+        return heard.status is Status.OK and heard.at >= self.injected_at \
+            and heard.message.limits_applied & LimitsApplied.ACCELERATION
+
+
+class InvalidParameters(Fault):
+    """Changes that cannot be are refused with a reason, and change nothing."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+
+    def prepare(self):
+        self.name_, self.value = self.random.choice((
+            ('limits.acceleration', math.nan), ('limits.acceleration', -1.0),
+            ('limits.speed', math.inf), ('limits.jerk', 'soft'), ('deadline', 1e9),
+            ('deadline', 0.0), ('valid_for', 0.06), ('max_frame_age', 30.0),
+            ('wheelbase', 3.0), ('model', '/etc/passwd'), ('image_transport', 'compressed'),
+            ('autostart', False), ('limits.emergency_deceleration', 0.2),
+            ('max_frozen_frames', -1), ('explanation_slice', 0)))
+
+    def begin(self, bench, stream, witness):
+        self.injected_at = time.monotonic()
+        result = bench.set(self.name_, self.value)
+        if result.successful or not result.reason:
+            self.problems.append(f'{self.name_} = {self.value!r} was taken')
+        super().begin(bench, stream, witness)
+
+
+class ProcessStopped(Fault):
+    """The node's process is held (SIGSTOP) and goes on: what waited for it is too old."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+    shortest, longest = 0.12, 0.4
+
+    def begin(self, bench, stream, witness):
+        self.injected_at = time.monotonic()
+        os.kill(bench.process.pid, signal.SIGSTOP)
+        super().begin(bench, stream, witness)
+
+    def end(self, bench, stream, witness):
+        os.kill(bench.process.pid, signal.SIGCONT)
+        super().end(bench, stream, witness)
+
+
+class LoadSpike(Fault):
+    """Every core is busy for a while."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+    recovery = 1.0
+
+    def begin(self, bench, stream, witness):
+        self.injected_at = time.monotonic()
+        self.burning = [subprocess.Popen(['sh', '-c', 'while :; do :; done'])
+                        for _ in range(2 * os.cpu_count())]
+        super().begin(bench, stream, witness)
+
+    def end(self, bench, stream, witness):
+        for process in self.burning:
+            process.kill()
+        for process in self.burning:
+            process.wait()
+        super().end(bench, stream, witness)
