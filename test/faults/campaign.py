@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 ATTEMPTS = 3            # for a fault during which the machine was late itself
 EXCUSE = 2.0            # times the machine's own delay that a report or recovery may be late
 START_PATIENCE = 120.0  # s for a node to load its model on a busy machine
-STEADY_WITHIN = 20.0    # s to drive before a fault is injected
+STEADY_WITHIN = 60.0    # s to drive again before the next fault
 REPORT_PATIENCE = 3.0   # s past its limit that a report is waited for
 RECOVERY_PATIENCE = 10.0
 SAVE_EVERY = 25         # faults
@@ -263,7 +263,7 @@ def session_of(run, name, folder):
 
 
 def carry_out(run, path, say):
-    """Inject what is left of a run."""
+    """Inject what is left of a run; NodeIsLost when a node does not even begin to drive."""
     done = {record['index'] for record in run.records}
     left = [fault for fault in plan(run.seed, run.faults, run.only) if fault[0] not in done]
     with tempfile.TemporaryDirectory(prefix='owled_ros-faults-') as folder:
@@ -331,7 +331,11 @@ def main(arguments=None):
         print(f'faults [{time.monotonic() - started:4.0f} s] {words}', flush=True)
 
     run = Run.read(options.json, options.seed, options.faults, options.only)
-    carry_out(run, options.json, say)
+    try:
+        carry_out(run, options.json, say)
+    except NodeIsLost as lost:
+        print(f'FAILED: a node does not drive here, without any fault; its last words:\n{lost}')
+        return 1
     kinds = Counter(record['kind'] for record in run.records)
     say(f'{len(run.records)} faults of {len(kinds)} kinds')
     return finish([run.as_dict()])
