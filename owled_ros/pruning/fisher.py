@@ -49,10 +49,11 @@ class _Backward:
         """Bring every sample's loss to the block outputs that the head reads."""
         for index in range(len(self._lane.samples)):
             leaves = self._tap_leaves(index, self._subject.chains)
-            with torch.enable_grad():
-                loss, tokens = self._lane.loss(index, leaves)
-            if tokens:
-                self._push(index, leaves, [loss / tokens], None)
+            parts = self._lane.predicted(index)
+            for places in parts:
+                with torch.enable_grad():
+                    loss = self._lane.loss(index, places, leaves) / sum(map(len, parts))
+                self._push(index, leaves, [loss], None)
 
     def through_chain(self, number: int) -> dict[str, list[int]]:
         """Go down a chain block by block; return the histograms of its projections."""

@@ -11,6 +11,8 @@ from owled_ros.pruning.statistics import Collector
 from owled_ros.pruning.streaming import StreamedModel
 from owled_ros.pruning.structure import ENTRY, Chain
 
+LOGITS = 128    # tokens whose logits are in memory together: vocabularies are large
+
 
 class Lane:
     """
@@ -77,15 +79,21 @@ class Lane:
         """
         total, count = 0.0, 0
         for index in range(len(self.samples)):
-            with torch.no_grad():
-                loss, tokens = self.loss(index)
-            total += loss.item()
-            count += tokens
+            for places in self.predicted(index):
+                with torch.no_grad():
+                    total += self.loss(index, places).item()
+                count += len(places)
         return total, count
 
-    def loss(self, index: int, outputs: dict | None = None) -> tuple[torch.Tensor, int]:
+    def predicted(self, index: int) -> list[torch.Tensor]:
+        """Return the places of a sample's tokens that should predict the next, some at a time."""
+        labels = labels_of(self.samples[index], self._model.module.config)[0, 1:]
+        places = (labels != -100).nonzero().flatten()
+        return [part for part in places.split(LOGITS) if len(part)]
+
+    def loss(self, index: int, places: torch.Tensor, outputs: dict | None = None) -> torch.Tensor:
         """
-        Return the summed loss of a sample's predicted tokens, and their number.
+        Return the summed loss of what a sample predicts at some places.
 
         :param outputs: block outputs to take instead of those kept: (root, position) -> tensor
         """
@@ -93,12 +101,10 @@ class Lane:
         for chain in self.chains:
             makers |= self._stubs(index, chain, outputs)
         with replaced(self._model.module, makers):
-            logits = self._model.module(**self._inputs(index), use_cache=False).logits
-        labels = labels_of(self.samples[index], self._model.module.config)[0, 1:]
-        labels = labels.to(logits.device)
-        loss = functional.cross_entropy(
-            logits[0, :-1].float(), labels, ignore_index=-100, reduction='sum')
-        return loss, int((labels != -100).sum())
+            logits = self._model.logits(self._inputs(index), places)
+        labels = labels_of(self.samples[index], self._model.module.config)[0, places + 1]
+        return functional.cross_entropy(
+            logits.float(), labels.to(logits.device), reduction='sum')
 
     def close(self) -> None:
         """Forget all that was kept."""

@@ -6,6 +6,7 @@ memory. Weights are cast to float32 when they come in, whatever type they have o
 """
 
 import ctypes
+import inspect
 import sys
 from contextlib import contextmanager
 from copy import deepcopy
@@ -79,6 +80,21 @@ class StreamedModel:
             raise UserError(f'The weight {name} in {self.directory} holds NaN or infinite '
                             'values: the model is damaged, get it again.')
         return values
+
+    def logits(self, inputs: dict, places: torch.Tensor) -> torch.Tensor:
+        """
+        Return the logits (places x vocabulary) of some tokens of one sample.
+
+        Where the model can be told which tokens are wanted it computes no others.
+
+        :param inputs: the model's inputs, by name
+        :param places: of the tokens, in the sample
+        """
+        wanted = {}
+        if 'logits_to_keep' in inspect.signature(type(self.module).forward).parameters:
+            wanted['logits_to_keep'] = places.to(self.device)
+        logits = self.module(**inputs, use_cache=False, **wanted).logits[0]
+        return logits if wanted else logits[places]
 
     def disk_name(self, name: str) -> str | None:
         """Return the tensor that a weight is, as it is, on disk; None when it is converted."""

@@ -294,7 +294,7 @@ def _watch(model: StreamedModel, lists: dict[str, list[str]], sample: dict) -> _
 
     with torch.enable_grad(), replaced(model.module, dict.fromkeys(owner, cut)), \
             _counting(model.module, passage):
-        passage.result = model.module(**sample, use_cache=False).logits
+        passage.result = model.logits(sample, torch.tensor([0]))
     return passage
 
 

@@ -9,7 +9,8 @@ from owled_ros.pruning import PruningSettings, prune
 from owled_ros.pruning.allocation import Share, allocate
 from owled_ros.pruning.alphapruning import hill_exponent, measure_alpha
 from owled_ros.pruning.fisher import BINS, _histogram, fisher, measure_fisher
-from owled_ros.pruning.measuring import Subject, measure_ablation
+from owled_ros.pruning.lane import Lane
+from owled_ros.pruning.measuring import Subject, measure_ablation, walk
 from owled_ros.pruning.patterns import Cut, choose
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.streaming import StreamedModel
@@ -137,3 +138,14 @@ def test_the_budget_is_exact_whatever_is_measured(llava_dir, samples, tmp_path, 
         blocks = [b for b in record['blocks'] if b['component'] == component]
         assert sum(b['pruned'] for b in blocks) == round(0.6 * sum(b['weights'] for b in blocks))
         assert len({round(b['sparsity'], 4) for b in blocks}) > 1
+
+
+def test_the_loss_is_the_same_a_few_tokens_at_a_time(subject, llava_dir, samples, monkeypatch):
+    lane = Lane('whole', subject.model, subject.chains, samples[:2], subject.stash)
+    for chain, position, _ in walk(subject, 'through'):
+        lane.advance(chain, position)
+    expected = sum(loss(load(llava_dir), sample).item() for sample in samples[:2])
+    tokens = sum(sample['input_ids'].shape[1] - 16 for sample in samples[:2])
+    for at_once in (2, 100):
+        monkeypatch.setattr('owled_ros.pruning.lane.LOGITS', at_once)
+        assert lane.losses() == (pytest.approx(expected, rel=1e-5), tokens)
