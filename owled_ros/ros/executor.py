@@ -36,6 +36,12 @@ class CalmExecutor(MultiThreadedExecutor):
         super().__init__(num_threads, **options)
         self._executor.shutdown()  # of Humble, Jazzy and Kilted alike; it has no threads yet
         self._executor = CalmPool(num_threads)
+        self._ends = False
+
+    def shutdown(self, *arguments, **options):
+        """Stop as rclpy does."""
+        self._ends = True
+        return super().shutdown(*arguments, **options)
 
     def spin_in_thread(self, signals):
         """Spin outside the main thread, which `signals` (EndSignals) needs; return the thread."""
@@ -44,6 +50,10 @@ class CalmExecutor(MultiThreadedExecutor):
                 self.spin()
             except ExternalShutdownException:
                 pass
+            except Exception:
+                # rclpy destroys what it wakes itself with under the callbacks that still run.
+                if not self._ends:
+                    raise
             finally:
                 signals.end()
 

@@ -13,7 +13,7 @@ SAMPLED = 16       # every so many rows and columns are looked at before the who
 
 
 class FrameGate:
-    """Refuses frames that are old, from the future, out of order, blank, frozen or of a wrong size.
+    """Refuses frames that are old, from the future, out of order, blank, frozen or too small.
 
     The callbacks ask for time and order, the worker for the picture.
     """

@@ -34,6 +34,15 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 self._change_state = service.callback
                 service.callback = self._change_state_if_free
 
+    def destroy_node(self):
+        """Destroy what rclpy destroys, and the state machine too.
+
+        It holds on to the node, and the node to its part in DDS: without this a process that
+        then ends leaves the shared memory of that behind.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def transition(self, name):
         """Run 'configure', 'activate', ... from inside the process; True when it succeeded."""
         trigger = getattr(self, f'trigger_{name}')

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
 
 PROGRAM = Path(__file__).with_name('scripted_driver.py')
+OWN_SEGMENT = re.compile(r'/dev/shm/fastdds_[0-9a-f]{16}_el')  # of one process, held open
 PATIENCE = 90.0  # s; long, because other work may share the machine
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -265,6 +267,15 @@ class Rig:
     def threads(self):
         """Return how many threads the node's process has."""
         return len(list(Path(f'/proc/{self.process.pid}/task').iterdir()))
+
+    def shared_memory(self):
+        """Return the files of shared memory that belong to the node's part in Fast DDS."""
+        # The ports of a domain are everybody's; the segment with the data is that of the process
+        # that holds its lock file open.
+        folder = Path(f'/proc/{self.process.pid}/fd')
+        held = [os.readlink(link) for link in folder.iterdir()]
+        return [Path(path) for name in held for path in (name, name.removesuffix('_el'))
+                if OWN_SEGMENT.fullmatch(name)]
 
     # Ending ----------------------------------------------------------------------------------
 

@@ -30,22 +30,75 @@ def test_while_driving(start, number):
     assert f'ends on {number.name}' in rig.words() and 'Traceback' not in rig.words()
 
 
-def test_while_the_model_hangs(start):
-    rig = start('scripted:hang_at=1', deadline=0.5, max_frame_age=0.5, program=PROGRAM)
+def up(rig):
+    """The node has subscribers to tell."""
+    rig.wait(lambda: rig.node.count_publishers('owled/action'), 'a publisher of actions')
+    rig.wait(lambda: rig.state(), 'its services')
+
+
+def configuring(rig):
+    up(rig)
+    rig.wait(lambda: rig.state() == 'configuring', 'the configuring state')
+
+
+def hanging(rig):
     rig.wait_until_heard()
     rig.drive(lambda: rig.heard(DrivingAction.DEADLINE_MISSED), 'the watchdog')
-    status, seconds = rig.signal(signal.SIGTERM)
-    assert status == 0 and seconds < SOON
-    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
 
 
-def test_while_the_model_loads(start):
-    rig = start('scripted:load=60', program=PROGRAM)
-    assert rig.wait(lambda: rig.state() == 'configuring', 'the configuring state')
-    rig.wait(lambda: rig.node.count_publishers('owled/action'), 'a publisher of actions')
-    status, seconds = rig.signal(signal.SIGINT)
-    assert status == 0 and seconds < SOON
-    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')
+def explaining(rig):
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action, and the long words after it')
+
+
+def given_up(rig):
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.INACTIVE), 'the end of patience')
+
+
+def deactivated(rig):
+    rig.wait_until_heard()
+    assert rig.change('deactivate')
+
+
+def cleaned_up(rig):
+    deactivated(rig)
+    assert rig.change('cleanup')
+
+
+def left_behind(rig):
+    """A worker hangs that the node does not even know any more."""
+    hanging(rig)
+    assert rig.change('deactivate') and rig.change('cleanup')
+    assert rig.set('model', 'scripted').successful
+    assert rig.change('configure') and rig.change('activate')
+
+
+FAST = {'deadline': 0.5, 'max_frame_age': 0.5}
+
+
+@pytest.mark.parametrize('moment, number, script, parameters', [
+    (configuring, signal.SIGINT, 'scripted:load=60', {}),
+    (configuring, signal.SIGTERM, 'scripted:warm=60', {}),
+    (hanging, signal.SIGTERM, 'scripted:hang_at=1', FAST),
+    (explaining, signal.SIGINT, 'scripted:words=9,pause=30', {}),
+    (given_up, signal.SIGTERM, 'scripted:hang_at=1', FAST | {'hang_limit': 1.0}),
+    (left_behind, signal.SIGINT, 'scripted:hang_at=1', FAST),
+    (deactivated, signal.SIGINT, 'scripted', {}),
+    (cleaned_up, signal.SIGTERM, 'scripted', {}),
+    (up, signal.SIGINT, 'scripted', {'autostart': False}),
+    (up, signal.SIGTERM, 'nowhere', {}),
+])
+def test_at_any_moment(start, moment, number, script, parameters):
+    rig = start(script, program=PROGRAM, **parameters)
+    moment(rig)
+    memory, since = rig.shared_memory(), len(rig.actions)
+    status, seconds = rig.signal(number)
+    assert status == 0 and seconds < SOON, rig.words()
+    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE, since), 'INACTIVE')
+    assert rig.actions[-1].reason == 'the node is shutting down'
+    assert 'Traceback' not in rig.words()
+    assert not [path for path in memory if path.exists()]
 
 
 def test_before_anything_is_up(start):

@@ -67,3 +67,35 @@ def test_a_callback_is_handed_over_once_while_a_thread_computes(ros_domain):
         context.try_shutdown()
     assert len(called) > 20
     assert len(handed_over) < 1.5 * len(called)
+
+
+class Signals:
+    def __init__(self):
+        self.ended = threading.Event()
+
+    def end(self):
+        self.ended.set()
+
+
+def test_it_ends_quietly_under_a_callback_that_still_runs(ros_domain, capfd):
+    context = rclpy.context.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node('slow', context=context)
+    executor = CalmExecutor(2, context=context)
+    executor.add_node(node)
+    running, signals = threading.Event(), Signals()
+
+    def work():
+        running.set()
+        time.sleep(0.3)
+
+    node.create_timer(0.01, work, MutuallyExclusiveCallbackGroup(),
+                      Clock(clock_type=ClockType.STEADY_TIME))
+    thread = executor.spin_in_thread(signals)
+    assert running.wait(10)
+    executor.shutdown(1.0)
+    thread.join(5)
+    assert not thread.is_alive() and signals.ended.is_set()
+    node.destroy_node()
+    context.try_shutdown()
+    assert 'Traceback' not in capfd.readouterr().err
