@@ -16,7 +16,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 import numpy as np
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -91,8 +91,11 @@ class Rig:
     """The node's process, and a node beside it that speaks and listens."""
 
     def __init__(self, folder, script='scripted', program=None, remaps=(),
-                 image_topic='image', **parameters):
-        """Start a forked node, or `program` in an interpreter of its own."""
+                 image_topic='image', namespace='', **parameters):
+        """Start a forked node, or `program` in an interpreter of its own.
+
+        namespace: of the node and of everything that is said to it.
+        """
         self.log = folder / 'node.log'
         self.log.touch()
         values = CALM | {'model': script} | parameters
@@ -100,6 +103,8 @@ class Rig:
                  for name, value in values.items()]
         command = ['--ros-args']
         command += [part for word in words for part in ('-p', word)]
+        if namespace:
+            remaps = [*remaps, f'__ns:=/{namespace}']
         command += [part for remap in remaps for part in ('-r', remap)]
         if program is None:
             self.process = ForkedNode([str(PROGRAM), *command], self.log)
@@ -113,7 +118,7 @@ class Rig:
         self._clients = {}
         self._context = Context()
         rclpy.init(context=self._context)
-        self.node = rclpy.create_node('tester', context=self._context)
+        self.node = rclpy.create_node('tester', context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._connect(image_topic)
@@ -170,6 +175,12 @@ class Rig:
         parameter = Parameter(name, value=value).to_parameter_msg()
         request = SetParameters.Request(parameters=[parameter])
         return self.call(SetParameters, 'set_parameters', request).results[0]
+
+    def set_together(self, **values):
+        """Set parameters at once; return the result (successful, reason)."""
+        request = SetParametersAtomically.Request(parameters=[
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])
+        return self.call(SetParametersAtomically, 'set_parameters_atomically', request).result
 
     # Feeding ---------------------------------------------------------------------------------
 

@@ -63,13 +63,20 @@ def test_the_services_answer_during_a_long_configure(start):
     assert outcome == [True] and rig.state() == 'inactive'
 
 
-def test_two_nodes_in_one_graph(start):
-    first = start(remaps=['__ns:=/left'])
-    second = start(remaps=['__ns:=/right'])
-    second.wait(lambda: second.node.count_publishers('/left/owled/action')
-                and second.node.count_publishers('/right/owled/action'), 'both nodes')
-    # Each hears the other's diagnostics only by name.
-    second.wait(lambda: {status.name for message in second.diagnostics
-                         for status in message.status}
-                >= {'left/driving_node: model', 'right/driving_node: model'}, 'both diagnostics')
-    assert first.process.poll() is None and second.process.poll() is None
+def test_two_cameras_in_one_graph(start):
+    """Two nodes in namespaces of their own: neither hears, names or ends the other."""
+    left, right = (start(namespace=name, deadline=1.0, max_frame_age=1.0)
+                   for name in ('left', 'right'))
+    for rig in (left, right):
+        rig.wait_until_heard()
+    left.drive(lambda: left.statuses().count(DrivingAction.OK) >= 3, 'actions on the left')
+    right.wait(lambda: right.actions, 'the watchdog on the right')
+    assert set(right.statuses()) == {DrivingAction.NO_INPUT}
+    right.drive(lambda: right.statuses().count(DrivingAction.OK) >= 3, 'actions on the right')
+    assert left.change('deactivate') and right.state() == 'active'
+    second = {status.name for message in right.diagnostics for status in message.status}
+    assert {'left/driving_node: model', 'right/driving_node: model'} <= second
+    left.process.kill()
+    since = len(right.actions)
+    right.drive(lambda: right.statuses(since).count(DrivingAction.OK) >= 3, 'more of them')
+    assert right.process.poll() is None

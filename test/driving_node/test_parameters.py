@@ -1,6 +1,9 @@
 """Parameters: what is refused, when, and in which words."""
 
+from rig import CALM
+
 from owled_ros.msg import DrivingAction
+from owled_ros.ros.parameters import ANY_TIME, BY_NAME, CONFIGURE, PARAMETERS, START
 
 
 def test_changes_while_it_drives(start):
@@ -40,3 +43,36 @@ def test_an_impossible_override_ends_the_node_with_a_sentence(start):
     rig = start(wheelbase=99.0)
     assert rig.process.wait(30) == 2
     assert 'wheelbase' in rig.words() and 'Traceback' not in rig.words()
+
+
+def another(parameter):
+    """Return a value that `parameter` may have, next to its default."""
+    if isinstance(parameter.default, bool):
+        return not parameter.default
+    if isinstance(parameter.default, str):
+        return parameter.choices[-1] if parameter.choices else 'other'
+    if isinstance(parameter.default, int):
+        return parameter.default + 1
+    return parameter.default * 1.001
+
+
+def test_every_parameter_changes_when_it_may_and_says_so_when_it_may_not(start):
+    rig = start(**{name: BY_NAME[name].default for name in CALM if name in BY_NAME})
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action')
+    for parameter in PARAMETERS:
+        if parameter.name in ('deadline', 'valid_for', 'image_width', 'image_height'):
+            continue  # only together with others
+        result = rig.set(parameter.name, another(parameter))
+        assert result.successful == (parameter.changes == ANY_TIME), (parameter, result.reason)
+        words = {START: 'read-only', CONFIGURE: 'while the node is unconfigured', ANY_TIME: ''}
+        assert words[parameter.changes] in result.reason
+    alone = rig.set('image_width', 32)
+    assert not alone.successful and 'go together' in alone.reason
+    assert rig.set_together(image_width=32, image_height=24).successful
+    assert not rig.set_together(deadline=0.7, valid_for=0.65).successful
+    assert rig.set_together(deadline=0.7, valid_for=0.95).successful
+    assert rig.set_together(image_width=9, image_height=9).successful
+    since = len(rig.actions)
+    rig.drive(lambda: rig.heard(DrivingAction.INVALID_INPUT, since, 'instead of 9x9'), 'a refusal')
+    assert rig.state() == 'active'

@@ -19,7 +19,8 @@ from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
 
 SECOND = 10**9
-SETTINGS = Settings({parameter.name: parameter.default for parameter in PARAMETERS})
+DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
+SETTINGS = Settings(DEFAULTS)
 
 
 class Logger:
@@ -40,6 +41,9 @@ class Bench:
         self.outlet.open()
         self.inputs = Inputs(clock=clock, outlet=self.outlet, watchdog=watchdog,
                              counters=self.counters, logger=Logger(), wall_clock=lambda: True)
+
+    def change(self, **changed):
+        self.outlet.change(Settings(DEFAULTS | changed))
 
     def image(self, age=0.0, seed=0):
         pixels = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8)
@@ -159,3 +163,69 @@ def test_a_closed_node_keeps_nothing():
     bench.odometry()
     bench.image()
     assert bench.inputs.take(0) is None and bench.inputs.ages(bench.time)['odometry'] is None
+
+
+@pytest.mark.parametrize('changed, frame, words', [
+    ({'max_frame_age': 0.05}, {'age': 0.1}, 'max_frame_age is 0.05'),
+    ({'max_clock_skew': 0.0}, {'age': -0.05}, 'max_clock_skew is 0'),
+    ({'max_ego_age': 0.05}, {'age': 0.1}, 'max_ego_age is 0.05'),
+    ({'image_width': 9, 'image_height': 9}, {}, 'instead of 9x9'),
+    ({'max_frozen_frames': 1}, {}, 'for the 2th time'),
+])
+def test_a_change_of_settings_holds_for_the_next_frame(changed, frame, words):
+    bench = Bench()
+
+    def outcome(**frame):
+        """Return why a frame is refused, or ''."""
+        bench.time += SECOND // 10
+        if 'ego' not in words:
+            bench.odometry()
+        said = len(bench.reports)
+        bench.image(**frame)
+        if len(bench.reports) > said:
+            return bench.reports[-1].reason
+        try:
+            bench.given()
+        except Refused as refusal:
+            return refusal.reason
+        return ''
+
+    bench.odometry()
+    assert outcome(**frame, seed=1) == ''
+    bench.change(**changed)
+    assert words in outcome(**frame, seed=1)
+    bench.change()
+    assert outcome(**frame, seed=2) == ''
+
+
+def test_a_smaller_picture_may_be_allowed_while_it_drives():
+    bench = Bench()
+    bench.odometry()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    message = Image(height=40, width=40, step=120, encoding='rgb8', data=pixels.tobytes())
+
+    def refused():
+        bench.time += SECOND // 100
+        message.header.stamp = time_message(bench.time)
+        bench.inputs.image(message)
+        try:
+            bench.given()
+        except Refused as refusal:
+            return '1024' in refusal.reason
+        return False
+
+    assert not refused()
+    bench.change(max_image_pixels=1024)
+    assert refused()
+
+
+def test_the_age_of_a_command_may_change_while_it_drives():
+    bench = Bench()
+    bench.command(route=DrivingCommand.RIGHT, speed_limit=math.nan)
+    bench.time += SECOND
+    bench.odometry()
+    for seed, (age, route) in enumerate(((2.0, Route.RIGHT), (0.5, Route.FOLLOW))):
+        bench.change(max_command_age=age)
+        bench.time += SECOND // 100
+        bench.image(seed=seed)
+        assert bench.given()[2].route == route

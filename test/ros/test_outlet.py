@@ -175,6 +175,39 @@ def test_a_change_of_settings_holds_for_the_next_action():
     assert LimitsApplied.ACCELERATION in report.action.limits_applied
 
 
+@pytest.mark.parametrize('name, value, field, low, high', [
+    ('limits.acceleration', 0.25, 'acceleration', -9, 0.25),
+    ('limits.deceleration', 1.5, 'acceleration', -1.5, 9),
+    ('limits.jerk', 0.5, 'acceleration', -0.5, 0.5),
+    ('limits.steering_angle', 0.02, 'steering_angle', -0.02, 0.02),
+    ('limits.steering_rate', 0.02, 'steering_angle', -0.02, 0.02),
+    ('limits.speed', 4.5, 'target_speed', 0, 4.5),
+])
+@pytest.mark.parametrize('sign', [-1, 1])
+def test_every_limit_may_change_while_it_drives(name, value, field, low, high, sign):
+    bench = Bench()
+    bench.outlet.change(Settings(DEFAULTS | {name: value}))
+    action = bench.offer(Action(sign * 9.0, sign * 9.0, Maneuver.KEEP_LANE, 0.9)).action
+    assert low - 1e-9 <= getattr(action, field) <= high + 1e-9
+
+
+@pytest.mark.parametrize('name, value, acceleration', [
+    ('limits.emergency_deceleration', 6.0, -6.0), ('limits.emergency_jerk', 3.0, -3.0)])
+def test_those_of_an_emergency_may_too(name, value, acceleration):
+    bench = Bench()
+    bench.outlet.change(Settings(DEFAULTS | {name: value}))
+    stop = Action(-9.0, 0.0, Maneuver.EMERGENCY_STOP, 0.9)
+    assert bench.offer(stop).action.acceleration == acceleration
+
+
+def test_the_deadline_may_change_while_the_model_works():
+    bench = Bench()
+    frame = bench.frame(age=0.3)
+    bench.outlet.change(Settings(DEFAULTS | {'deadline': 0.25, 'max_frame_age': 0.2}))
+    assert bench.outlet.offer(KEEP, frame, EGO, Command(), 0.05) is None
+    assert bench.last()[0] == Status.DEADLINE_MISSED and '0.25 s' in bench.last()[1]
+
+
 # The loop --------------------------------------------------------------------------------------
 
 @dataclass
@@ -275,6 +308,23 @@ def test_an_old_explanation_is_given_up():
     work.step(0)
     (explanation,) = bench.explanations
     assert not explanation.complete and explanation.text == 'ab'
+
+
+def test_how_explanations_are_written_may_change_while_it_drives():
+    bench = Bench(explanation_slice=1)
+    work = loop(bench, Driver())
+    feed(bench, work)
+    work.step(0)
+    bench.outlet.change(Settings(DEFAULTS | {'explanation_slice': 4}))
+    work.step(0)
+    assert work._explaining[2].text == 'abcde'
+    bench.time += 2 * SECOND
+    bench.outlet.change(Settings(DEFAULTS | {'max_explanation_age': 1.0, 'explain': False}))
+    work._explaining[2].words = list('xyzxyz')
+    work.step(0)
+    assert not bench.explanations[0].complete
+    feed(bench, work, 1)
+    assert not work._explaining
 
 
 def test_an_explanation_of_a_time_that_is_gone_is_dropped():
