@@ -201,7 +201,7 @@ def command_of(request):
     words = ['owled', 'calibrate', *map(str, request.bags)]
     for values, names in ((request, ('model', 'texts', 'tokens', 'images', 'prompt')),
                           (request.source, [f.name for f in fields(Source)]),
-                          (request.pruning, [f.name for f in fields(PruningSettings)]),
+                          (request.pruning, request.pruning.record()),
                           (request, ('samples', 'held_out'))):
         defaults = {f.name: f.default for f in fields(values)}
         for name in names:

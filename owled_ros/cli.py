@@ -188,7 +188,7 @@ def add_pruning(parser):
     add('seed', int, 0, 'for whatever is drawn; the same seed gives the same bytes')
     add('minimum-samples', int, 4, 'fewer samples than this are refused')
     add('device', str, 'auto', 'auto, cpu or cuda')
-    add('activation-bytes', int, 1 << 30, 'activations beyond this size go to the disk')
+    add('activation-bytes', int, 1 << 28, 'activations beyond this size go to the disk')
 
 
 def share_of_component(text):

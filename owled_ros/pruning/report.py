@@ -2,21 +2,28 @@
 
 import base64
 import html
-import io
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-COMPONENTS = {'vision': 'Vision encoder', 'projector': 'Projector', 'language': 'Language model'}
-INK, BAR, LINE = '#222222', '#9db8d2', '#c0392b'
+from owled_ros.pruning.pictures import COMPONENTS, draw_blocks, draw_projections, draw_samples
 
 STYLE = '''
-body { font: 15px/1.5 sans-serif; color: #222; max-width: 60rem; margin: 2rem auto }
-h1, h2 { font-weight: 600 } img { max-width: 100% }
-table { border-collapse: collapse; margin: 1rem 0 } caption { text-align: left; font-weight: 600 }
-td, th { padding: .15rem .8rem .15rem 0; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child { text-align: left; font-family: monospace }
+body { font: 15px/1.5 sans-serif; color: #222; max-width: 66rem; margin: 2rem auto;
+padding: 0 1rem }
+h1, h2 { font-weight: 600 } h2 { margin-top: 2.5rem } img { max-width: 100% }
+table { border-collapse: collapse; margin: 1rem 0 }
+caption { text-align: left; font-weight: 600; white-space: nowrap }
+td, th { padding: .15rem .8rem .15rem 0; text-align: right; border-bottom: 1px solid #ddd;
+vertical-align: top; overflow-wrap: anywhere }
+td:first-child, th:first-child { text-align: left; overflow-wrap: normal }
+.names td:first-child { font-family: monospace }
+pre { background: #f4f4f4; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
 '''
+
+SHOWS = {
+    'blocks.png': 'Outlier share, sparsity and output error of every block',
+    'projections.png': 'Sparsity and outlier share of every projection, over depth',
+    'samples.png': 'When in the drives and in which kinds of driving the samples were taken',
+}
 
 
 def write_report(record: dict, directory: Path) -> None:
@@ -26,89 +33,110 @@ def write_report(record: dict, directory: Path) -> None:
     :param record: the content of ``owled.json``
     :param directory: where they go
     """
-    pictures = {
-        'sparsity.png': _draw_sparsity(record),
-        'output_error.png': _draw_error(record),
-    }
+    pictures = {'blocks.png': draw_blocks(record), 'projections.png': draw_projections(record),
+                'samples.png': draw_samples(record)}
+    pictures = {name: picture for name, picture in pictures.items() if picture}
     for name, picture in pictures.items():
         (directory / name).write_bytes(picture)
     (directory / 'report.html').write_text(_page(record, pictures))
 
 
-def _draw_sparsity(record: dict) -> bytes:
-    """Draw outlier share (bars) and sparsity (line) of every block, one panel per component."""
-    groups = _by_component(record)
-    figure = Figure(figsize=(5.5 * len(groups), 3.6), layout='constrained')
-    for axes, (component, blocks) in zip(_panels(figure, len(groups)), groups.items()):
-        numbers = range(len(blocks))
-        axes.bar(numbers, [100 * block['outlier_share'] for block in blocks], color=BAR)
-        axes.set(title=COMPONENTS[component], xlabel='block', ylabel='outlier share, %')
-        _whole_ticks(axes, len(blocks))
-        twin = axes.twinx()
-        twin.plot(numbers, [100 * block['sparsity'] for block in blocks], color=LINE, marker='o')
-        twin.set_ylabel('sparsity, %', color=LINE)
-        twin.set_ylim(0, 100)
-    return _png(figure)
-
-
-def _draw_error(record: dict) -> bytes:
-    """Draw the relative error of every block's output against the dense model."""
-    groups = _by_component(record)
-    figure = Figure(figsize=(5.5 * len(groups), 3.0), layout='constrained')
-    for axes, (component, blocks) in zip(_panels(figure, len(groups)), groups.items()):
-        errors = [block['output_error'] or 0.0 for block in blocks]
-        axes.plot(range(len(blocks)), errors, color=INK, marker='o')
-        axes.set(title=COMPONENTS[component], xlabel='block', ylabel='relative output error')
-        axes.set_ylim(bottom=0)
-        _whole_ticks(axes, len(blocks))
-    return _png(figure)
-
-
-def _panels(figure: Figure, count: int):
-    return figure.subplots(1, count, squeeze=False)[0]
-
-
-def _whole_ticks(axes, count: int) -> None:
-    axes.set_xticks(range(0, count, max(1, count // 12)))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=110, metadata={'Software': None})
-    return buffer.getvalue()
-
-
-def _by_component(record: dict) -> dict[str, list[dict]]:
-    groups = {}
-    for block in record['blocks']:
-        groups.setdefault(block['component'], []).append(block)
-    return groups
-
-
 def _page(record: dict, pictures: dict[str, bytes]) -> str:
-    images = ''.join(
-        f'<p><img alt="{name}" src="data:image/png;base64,{base64.b64encode(data).decode()}"></p>'
-        for name, data in pictures.items())
     title = html.escape(f'{record["model"]["name"]}, pruned')
+    images = {name: _image(name, data) for name, data in pictures.items()}
+    parts = [
+        f'<h1>{title}</h1>', _summary(record),
+        '<h2>What was cut</h2>', images.get('blocks.png', ''), images['projections.png'],
+        _component_table(record),
+        '<h2>Size and speed</h2>', _size(record),
+        '<h2>What it was calibrated on</h2>', images.get('samples.png', ''), _sources(record),
+        '<h2>To do it again</h2>', _again(record),
+        '<h2>In numbers</h2>', _block_table(record), _projection_table(record), _origin(record)]
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-            f'<style>{STYLE}</style></head><body><h1>{title}</h1>{_summary(record)}{images}'
-            f'{_block_table(record)}{_projection_table(record)}{_origin(record)}</body></html>\n')
+            f'<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>\n')
+
+
+def _image(name: str, data: bytes) -> str:
+    code = base64.b64encode(data).decode()
+    return f'<p><img alt="{SHOWS[name]}" src="data:image/png;base64,{code}"></p>'
 
 
 def _summary(record: dict) -> str:
-    sparsity, loss = record['sparsity'], record['loss']
-    settings = record['settings']
-    rows = [
+    sparsity, loss, settings = record['sparsity'], record['loss'], record['settings']
+    measured = f'{loss["samples"]} {loss["measured_on"]}, {loss["tokens"]:,} tokens'
+    return _table('', ('', ''), [
+        ('sparsity', f'{_percent(sparsity["measured"])} measured, '
+                     f'{_percent(sparsity["requested"])} requested'),
+        ('weights pruned', f'{sparsity["pruned_weights"]:,} of {sparsity["prunable_weights"]:,} '
+                           f'prunable, of {sparsity["weights"]:,} in all'),
         ('method, allocation', f'{settings["method"]}, {settings["allocation"]}'),
-        ('sparsity requested', _percent(sparsity['requested'])),
-        ('sparsity measured', _percent(sparsity['measured'])),
-        ('weights pruned', f'{sparsity["pruned_weights"]:,} of {sparsity["prunable_weights"]:,}'),
-        ('calibration samples', str(record['data']['samples'])),
-        (f'loss per token, dense ({loss["samples"]} {loss["measured_on"]})',
-         f'{loss["dense"]:.4f}'),
-        ('loss per token, pruned', f'{loss["pruned"]:.4f}'),
-    ]
-    return _table('Summary', ('', ''), rows)
+        ('pattern, statistics', f'{settings["pattern"]}, {settings["statistics"]}'),
+        ('calibration samples', f'{record["data"]["samples"]:,}'),
+        ('loss a token, dense', f'{loss["dense"]:.4f} ({measured})'),
+        ('loss a token, pruned', f'{loss["pruned"]:.4f} ({loss["pruned"] - loss["dense"]:+.4f})'),
+    ])
+
+
+def _component_table(record: dict) -> str:
+    rows = []
+    for component, name in COMPONENTS.items():
+        blocks = [block for block in record['blocks'] if block['component'] == component]
+        if blocks:
+            weights, pruned = (sum(b[key] for b in blocks) for key in ('weights', 'pruned'))
+            rows.append((name, str(len(blocks)), f'{weights:,}', f'{pruned:,}',
+                         _percent(pruned / weights)))
+    return _table('By component', ('', 'blocks', 'weights', 'pruned', 'sparsity'), rows)
+
+
+def _size(record: dict) -> str:
+    sparsity, size = record['sparsity'], record['bytes']
+    rows = [('weight files, dense', f'{size["dense"]:,} bytes'),
+            ('weight files, pruned', f'{size["pruned"]:,} bytes'),
+            ('weights that are not pruned',
+             f'{sparsity["weights"] - sparsity["pruned_weights"]:,} of {sparsity["weights"]:,}')]
+    return _table('', ('', ''), rows) + (
+        '<p>Pruned weights are stored as zeros, in the files, names and types of the dense model, '
+        'so that every program that loads that one loads this one, and the bytes are the same. '
+        'Dense kernels, as in transformers and PyTorch by themselves, multiply zeros like any '
+        'number: run by them this model is neither faster nor smaller in memory than the dense '
+        'one. What is gained with a runtime that keeps only the weights that are not pruned has '
+        'to be measured on the computer that it is for.</p>')
+
+
+def _sources(record: dict) -> str:
+    sources = record['data'].get('sources', ())
+    if not sources:
+        return (f'<p>{record["data"]["samples"]} samples that were handed over in Python; they '
+                'were not described.</p>')
+    rows = [(source['kind'], ', '.join(source.get('names', ())), f'{source["usable"]:,}',
+             str(source['calibration']), str(source['held_out']), source.get('labels', 'the text'))
+            for source in sources]
+    head = ('kind', 'from', 'usable', 'calibrated on', 'held out', 'what was taught')
+    return _table('Sources', head, rows) + ''.join(map(_source_details, sources))
+
+
+def _source_details(source: dict) -> str:
+    head = ('', 'usable', 'calibrated on', 'held out')
+    for key, caption in (('kinds', 'Kinds of driving, in frames'), ('files', 'Pieces of text')):
+        if key in source:
+            return _table(caption, head, [
+                (name, *(str(counts.get(group, 0))
+                         for group in ('usable', 'calibration', 'held_out')))
+                for name, counts in source[key].items()]) + _left_out(source)
+    return ''
+
+
+def _left_out(source: dict) -> str:
+    reasons = [f'{count} {reason}' for reason, count in source.get('left_out', {}).items()]
+    return f'<p>Frames left out: {html.escape(", ".join(reasons))}.</p>' if reasons else ''
+
+
+def _again(record: dict) -> str:
+    if 'command' in record['data']:
+        return (f'<pre>{html.escape(record["data"]["command"])}</pre><p>With the same inputs and '
+                'versions (below) it gives the same bytes. In Python:</p>'
+                f'<pre>{html.escape(record["python"])}</pre>')
+    return f'<pre>{html.escape(record["python"])}</pre>'
 
 
 def _block_table(record: dict) -> str:
@@ -118,28 +146,31 @@ def _block_table(record: dict) -> str:
             for block in record['blocks']]
     note = f'Outliers measured on {record["sparsity"]["outliers_measured_on"]}'
     return _table(f'Blocks. {note}.',
-                  ('block', 'weights', 'outlier share', 'sparsity', 'output error'), rows)
+                  ('block', 'weights', 'outlier share', 'sparsity', 'output error'), rows, 'names')
 
 
 def _projection_table(record: dict) -> str:
     rows = [(projection['name'], '{} x {}'.format(*projection['shape']),
              _percent(projection['outlier_share']), _percent(projection['sparsity']))
             for block in record['blocks'] for projection in block['projections']]
-    return _table('Projections', ('projection', 'shape', 'outlier share', 'sparsity'), rows)
+    return _table('Projections', ('projection', 'shape', 'outlier share', 'sparsity'), rows,
+                  'names')
 
 
 def _origin(record: dict) -> str:
-    rows = [(name, str(value)) for part in ('model', 'data', 'settings', 'versions')
-            for name, value in ((f'{part}: {key}', v) for key, v in record[part].items())]
-    return _table('How it was made', ('', ''), rows)
+    rows = [(f'{part}: {key}', str(value)) for part in ('model', 'data', 'settings', 'versions')
+            for key, value in record[part].items() if key not in ('sources', 'command')]
+    return _table('How it was made', ('', ''), rows, 'names')
 
 
-def _table(caption: str, head: tuple, rows: list[tuple]) -> str:
+def _table(caption: str, head: tuple, rows: list[tuple], kind: str = '') -> str:
     def line(cells, tag):
         return '<tr>' + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells) + '</tr>'
 
     body = ''.join(line(row, 'td') for row in rows)
-    return f'<table><caption>{html.escape(caption)}</caption>{line(head, "th")}{body}</table>\n'
+    top = f'<caption>{html.escape(caption)}</caption>' if caption else ''
+    top += line(head, 'th') if any(head) else ''
+    return f'<table class="{kind}">{top}{body}</table>\n'
 
 
 def _percent(share: float) -> str:

@@ -116,8 +116,8 @@ class PruningSettings:
         return not self.include or any(re.search(e, projection) for e in self.include)
 
     def code(self) -> str:
-        """Return the settings as Python, without what is as by default."""
-        given = [f'{name}={value!r}' for name, value in vars(self).items()
+        """Return what ``record`` does as Python, without what is as by default."""
+        given = [f'{name}={value!r}' for name, value in self.record().items()
                  if value != getattr(PruningSettings(), name)]
         return f'PruningSettings({", ".join(given)})'
 

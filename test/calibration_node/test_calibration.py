@@ -64,7 +64,7 @@ def test_the_command_says_what_differs_from_the_defaults_and_reads_back(model):
     settings = PruningSettings(
         sparsity=0.6, method='admm', allocation='fisher', statistics='dense', components='all',
         component_sparsity={'vision': 0.3, 'projector': 0.1}, include=('layers',),
-        exclude=('q_proj$', 'a b'), seed=4, activation_bytes=5)
+        exclude=('q_proj$', 'a b'), seed=4)
     source = Source(horizon=2.0, max_ego_gap=0.3, odom_topic='/move')
     command = command_of(Request(
         output='x', model='my model', bags=('a', 'b c'), texts=('t.txt',), pruning=settings,

@@ -212,7 +212,7 @@ def test_same_inputs_same_bytes(llava_dir, samples, pruned, tmp_path):
     run(llava_dir, samples, tmp_path / 'again', activation_bytes=20000)
     files = sorted(path.name for path in pruned[0].iterdir())
     assert files == sorted(path.name for path in (tmp_path / 'again').iterdir())
-    assert {'owled.json', 'report.html', 'sparsity.png', 'config.json'} <= set(files)
+    assert {'owled.json', 'report.html', 'blocks.png', 'config.json'} <= set(files)
     for name in files:
         assert (pruned[0] / name).read_bytes() == (tmp_path / 'again' / name).read_bytes(), name
 
