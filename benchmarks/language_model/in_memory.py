@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 from owled_ros.pruning import PruningSettings
 from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
 from owled_ros.pruning.fisher import _histogram as histogram
-from owled_ros.pruning.measuring import outlier_shares
+from owled_ros.pruning.fisher import measure_fisher
+from owled_ros.pruning.measuring import measure_outliers, outlier_shares
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut
 from owled_ros.pruning.pipeline import hash_text
@@ -206,6 +207,21 @@ class InMemoryModel:
         whole = share_out([p.count * sparsity for p, sparsity in wanted.items()], limits,
                           round(settings.sparsity * sum(limits)))
         return {p.name: count for p, count in zip(wanted, whole)}
+
+    def prune(self, samples: torch.Tensor, settings: PruningSettings) -> None:
+        """Measure and prune as ``owled_ros.pruning.prune`` does, nothing taken from before."""
+        statistics = self.measure_inputs(samples)
+        measure = ALLOCATIONS[settings.allocation].measure
+        evidence = {}
+        if measure is measure_fisher:
+            evidence = self.measure_fisher(samples)
+        elif measure is measure_outliers:
+            evidence = self.measure_outliers(statistics, settings)
+        counts = self.plan(evidence, settings)
+        if settings.statistics == 'dense':
+            self.prune_dense(counts, statistics, settings)
+        else:
+            self.prune_sequentially(counts, samples, settings)
 
     def prune_dense(self, counts, statistics: Statistics, settings: PruningSettings) -> None:
         """Prune every projection by what was measured of the dense model."""
