@@ -19,10 +19,7 @@ class FrameGate:
     """
 
     def __init__(self):
-        self.clear()
-
-    def clear(self):
-        """Forget the frames seen so far: the clock went back, or the node starts anew."""
+        """Know of no frame yet; a new time (activation, a clock that went back) takes a new gate."""
         self._last_stamp = None
         self._size = None
         self._picture = None

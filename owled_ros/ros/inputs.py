@@ -10,7 +10,7 @@ from owled_ros.ros import images, messages
 from owled_ros.ros.ego_history import EgoHistory
 from owled_ros.ros.frame_gate import FrameGate
 from owled_ros.ros.model_worker import Slot
-from owled_ros.ros.refused import Refused
+from owled_ros.ros.refused import one_line, Refused
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,18 @@ class Inputs:
         settings = self._outlet.settings
         # It may have waited for the model, and the clock may stand elsewhere by now.
         now = self._clock.now()
-        self._gate.check_time(frame.stamp, now, settings)
+        gate = self._gate  # of this time: it may be another one before the picture is read
+        gate.check_time(frame.stamp, now, settings)
         try:
             picture = images.to_rgb(frame.message, self._decode, settings.max_image_pixels)
         except UserError as error:
             raise Refused(Status.INVALID_INPUT, str(error)) from None
-        self._gate.check_picture(picture, settings)
+        except MemoryError:
+            raise
+        except Exception as error:  # what no check foresaw is no reason to blame the model
+            raise Refused(Status.INVALID_INPUT,
+                          f'the frame cannot be read: {one_line(error)}') from None
+        gate.check_picture(picture, settings)
         ego = self._ego.at(frame.stamp, settings.max_ego_age)
         return picture, ego, self._command_at(now, settings)
 
@@ -152,7 +158,7 @@ class Inputs:
     def clear(self):
         """Forget every input."""
         self._slot.clear()
-        self._gate.clear()
+        self._gate = FrameGate()
         self._ego.clear()
         self._command = None
         self._watchdog.start(time.monotonic())

@@ -114,7 +114,7 @@ class ActionOutlet:
             try:
                 _check_kind(action)
                 limited = self._limiter.apply(action, ego, command, time.monotonic())
-                _check_limits(limited, self._limiter.limits, command)
+                _check_limits(limited, self._limiter, command)
                 # Last, and by the very reading that the message carries: on a busy machine a
                 # thread may be held up between any two lines.
                 published = self._in_time(frame)
@@ -195,8 +195,9 @@ def _check_kind(action):
                             'not exist')
 
 
-def _check_limits(action, limits, command):
+def _check_limits(action, limiter, command):
     """Raise InvalidAction if the limiter let something through; the last look before it goes."""
+    limits = limiter.limits
     numbers = (action.acceleration, action.curvature, action.steering_angle, action.target_speed,
                action.confidence)
     if not all(map(math.isfinite, numbers)):
@@ -207,6 +208,8 @@ def _check_limits(action, limits, command):
             ('acceleration', action.acceleration, -floor, limits.acceleration),
             ('steering angle', action.steering_angle, -limits.steering_angle,
              limits.steering_angle),
+            ('angle of the curvature', math.atan(limiter.wheelbase * action.curvature),
+             -limits.steering_angle, limits.steering_angle),
             ('target speed', action.target_speed, 0.0, top_speed(limits, command)),
             ('confidence', action.confidence, 0.0, 1.0)):
         if not low - TOLERANCE <= value <= high + TOLERANCE:

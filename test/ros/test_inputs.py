@@ -229,3 +229,44 @@ def test_the_age_of_a_command_may_change_while_it_drives():
         bench.time += SECOND // 100
         bench.image(seed=seed)
         assert bench.given()[2].route == route
+
+
+def test_a_picture_of_another_time_leaves_no_trace():
+    """The node is activated anew, with another camera, while the last picture is being read."""
+    bench = Bench()
+    bench.odometry()
+    bench.image()
+    decode = bench.inputs._decode
+
+    def slow(image):
+        bench.inputs.clear()
+        return decode(image)
+
+    bench.inputs._decode = slow
+    with pytest.raises(Refused):
+        bench.given()  # there is no odometry of the new time yet
+    bench.inputs._decode = decode
+    bench.odometry()
+    pixels = np.random.default_rng(1).integers(0, 255, (12, 16, 3), np.uint8)
+    message = Image(height=12, width=16, step=48, encoding='rgb8', data=pixels.tobytes())
+    message.header.stamp = time_message(bench.time)
+    bench.inputs.image(message)
+    assert bench.given()[0].shape == (12, 16, 3)
+
+
+@pytest.mark.parametrize('error, raised', [
+    (ValueError('cannot reshape\nand a trace'), Refused), (MemoryError(), MemoryError)])
+def test_a_decoder_that_fails_in_its_own_way(error, raised):
+    bench = Bench()
+    bench.odometry()
+    bench.image()
+
+    def fail(image):
+        raise error
+
+    bench.inputs._decode = fail
+    with pytest.raises(raised) as caught:
+        bench.given()
+    if raised is Refused:
+        assert caught.value.status == Status.INVALID_INPUT
+        assert caught.value.reason == 'the frame cannot be read: cannot reshape'

@@ -137,7 +137,7 @@ def test_an_answer_that_is_no_action(action, words):
 @pytest.mark.parametrize('broken', [
     {'acceleration': 3.0}, {'acceleration': -6.0}, {'steering_angle': 0.6}, {'target_speed': -1.0},
     {'target_speed': 17.0}, {'curvature': math.nan}, {'confidence': math.nan},
-    {'confidence': 1.5}])
+    {'confidence': 1.5}, {'curvature': 0.3}])
 def test_the_last_look_does_not_trust_the_limiter(broken):
     bench = Bench()
     apply = bench.limiter.apply
