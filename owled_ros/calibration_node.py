@@ -61,13 +61,24 @@ PARAMETERS = {
     'allocation': ('owl', 'how blocks share the budget: owl, uniform, ...'),
     'statistics': ('sequential', 'of the inputs, sequential: in the model as it is pruned; dense: '
                    'in the dense model, one pass instead of three'),
-    'components': ('both', 'what is pruned: both, vision or language'),
+    'pattern': ('unstructured', 'unstructured, or n:m to keep n of m neighbours, as in 2:4'),
+    'components': ('both', 'what is pruned: vision, projector, language, several of them '
+                   'separated by commas, both (vision,language) or all'),
+    'component_sparsity': ('', 'a budget of its own for a component, as in vision=0.3; several '
+                           'separated by commas; empty: sparsity for each'),
+    'joint': (False, 'whether the blocks of all components share one budget'),
+    'include': ('', 'regular expression: prune only projections that it is found in the name of; '
+                'empty: all'),
+    'exclude': ('', 'regular expression: leave projections dense that it is found in the name '
+                'of; empty: none'),
     'outlier_threshold': (5.0, "OWL's M: an outlier is above M times the mean score"),
     'outlier_width': (0.08, "OWL's lambda: block sparsities span at most 2 lambda"),
     'samples': (64, 'frames to calibrate on'),
+    'minimum_samples': (4, 'fewer samples than this are refused'),
     'held_out': (16, 'other frames to measure the losses on'),
     'seed': (0, 'for the choice of frames; the same seed gives the same bytes'),
     'device': ('auto', "where it is computed: 'auto', 'cpu' or 'cuda'"),
+    'activation_bytes': (1 << 28, 'activations beyond this size go to the disk'),
     'spacing': (0.5, 'live only: s between two frames that are collected'),
     'autostart': (True, 'configure and activate without a lifecycle manager'),
     'exit_when_done': (True, 'end the process with the work: status 0 when the model was written'),
@@ -194,7 +205,7 @@ class CalibrationNode(ManagedNode):
         values = self._values()
         return calibration().Request(
             output=Path(values['output']), model=values['model'], bags=tuple(bags), source=source,
-            pruning=_fill(calibration().PruningSettings, values), samples=values['samples'],
+            pruning=settings_of(values), samples=values['samples'],
             held_out=values['held_out'])
 
     def _values(self):
@@ -303,6 +314,16 @@ def calibration():
     """Import what calibrates: torch takes seconds, and a missing bag can be told of before."""
     from owled_ros import calibration
     return calibration
+
+
+def settings_of(values):
+    """Return the PruningSettings that the parameters say."""
+    from owled_ros.pruning.settings import parse_shares, PruningSettings
+    shares = [share for share in values['component_sparsity'].split(',') if share.strip()]
+    expressions = {name: (values[name],) if values[name] else ()
+                   for name in ('include', 'exclude')}
+    return _fill(PruningSettings, {
+        **values, **expressions, 'component_sparsity': parse_shares(shares)})
 
 
 def _fill(kind, values):

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from owled_ros.errors import UserError
@@ -126,6 +126,23 @@ class PruningSettings:
         values = asdict(self)
         del values['activation_bytes']
         return values
+
+
+def parse_shares(texts: Iterable[str]) -> dict[str, float]:
+    """
+    Read 'vision=0.3' as a component and its sparsity.
+
+    :raises UserError: when a text is not of this form
+    """
+    shares = {}
+    for text in texts:
+        component, _, share = text.partition('=')
+        try:
+            shares[component.strip()] = float(share)
+        except ValueError:
+            raise UserError(f'The sparsity of a component, {text!r}, cannot be read: write it as '
+                            'in vision=0.3.') from None
+    return shares
 
 
 def _check_name(what: str, name: str, known) -> None:

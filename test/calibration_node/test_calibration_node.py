@@ -8,6 +8,7 @@ import time
 import weakref
 
 import numpy as np
+from owled_ros.errors import UserError
 import pytest
 import rclpy
 import yaml
@@ -155,6 +156,23 @@ def publish_a_drive(node, until):
             image.data = np.full(48 * 192, tick % 250, np.uint8).tobytes()
             frames.publish(image)
         tick += 1
+
+
+def test_every_setting_of_pruning_is_a_parameter_with_its_default():
+    from dataclasses import fields
+
+    from owled_ros.calibration_node import PARAMETERS, settings_of
+    from owled_ros.pruning import PruningSettings
+    defaults = {name: default for name, (default, _) in PARAMETERS.items()}
+    assert {field.name for field in fields(PruningSettings)} <= set(defaults)
+    assert settings_of(defaults) == PruningSettings()
+    given = {**defaults, 'include': 'layers', 'exclude': 'q_proj|k_proj', 'components': 'all',
+             'component_sparsity': 'vision=0.3, projector=0.1'}
+    assert settings_of(given) == PruningSettings(
+        include=('layers',), exclude=('q_proj|k_proj',), components='all',
+        component_sparsity={'vision': 0.3, 'projector': 0.1})
+    with pytest.raises(UserError, match='vision:0.3.* cannot be read'):
+        settings_of({**given, 'component_sparsity': 'vision:0.3'})
 
 
 def test_the_parameter_file_lists_every_parameter_with_its_default():
