@@ -62,11 +62,16 @@ def inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
 
 
 def _clear(weight: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Clear the masked weights of some columns in place; return the errors left to spread."""
-    errors = torch.zeros_like(weight)
-    for column in range(weight.shape[1]):
-        kept = weight[:, column].masked_fill(mask[:, column], 0)
-        errors[:, column] = (weight[:, column] - kept) / factor[column, column]
-        weight[:, column] = kept
-        weight[:, column + 1:] -= errors[:, column, None] * factor[column, column + 1:]
-    return errors
+    """
+    Spread the errors of some columns' masked weights over the columns to their right, in place.
+
+    :return: the errors (rows x columns), left to be spread beyond these columns
+    """
+    spread = weight.T.contiguous()      # columns x rows: what a step works on lies together
+    mask = mask.T.contiguous()
+    errors = torch.zeros_like(spread)
+    for column in range(len(spread)):
+        spread[column] -= factor[:column, column] @ errors[:column]
+        errors[column] = spread[column] * mask[column] / factor[column, column]
+    weight.copy_(spread.T)
+    return errors.T
