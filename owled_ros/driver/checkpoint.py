@@ -1,6 +1,7 @@
 """Model directories: where they are, whether they are whole, what they hash to, loading them."""
 
 from importlib import resources
+import json
 from pathlib import Path
 
 import torch
@@ -66,7 +67,9 @@ def weights_hash(directory, expected=''):
 def load_processor(directory):
     """Load a directory's processor; raises UserError where it cannot be used."""
     try:
-        return AutoProcessor.from_pretrained(directory, local_files_only=True)
+        # False, not left out: transformers would ask, and somebody might say yes.
+        return AutoProcessor.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise UserError(f'the processor in {directory} cannot be loaded ({_first_line(error)}); '
                         f'save it beside the model with processor.save_pretrained') from error
@@ -78,7 +81,7 @@ def load_model(directory, device='auto', dtype='auto'):
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             directory, dtype=choose_dtype(dtype, device), local_files_only=True,
-            use_safetensors=True)
+            use_safetensors=True, trust_remote_code=False)
     except Exception as error:
         raise UserError(f'the model in {directory} cannot be loaded as a vision-language model '
                         f'({_first_line(error)})') from error
@@ -87,6 +90,26 @@ def load_model(directory, device='auto', dtype='auto'):
             raise UserError(f'the weight {name} of the model in {directory} is not finite; the '
                             f'checkpoint is damaged, take another one')
     return model.to(device).eval()
+
+
+def recorded_sparsity(directory):
+    """Return the requested and the measured sparsity in a directory's owled.json, 0 without one.
+
+    Raises UserError where the file does not say.
+    """
+    path = Path(directory) / 'owled.json'
+    if not path.is_file():
+        return 0.0, 0.0
+    try:
+        sparsity = json.loads(path.read_text())['sparsity']
+        shares = float(sparsity['requested']), float(sparsity['measured'])
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise UserError(f'{path} does not tell the sparsity ({_first_line(error)}); calibrate '
+                        f'again, or remove it') from error
+    if not all(0 <= share <= 1 for share in shares):
+        raise UserError(f'{path} tells a sparsity of {shares[0]:g} and {shares[1]:g}; calibrate '
+                        f'again, or remove it')
+    return shares
 
 
 def choose_device(device):

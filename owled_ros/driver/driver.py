@@ -1,17 +1,19 @@
 """The driver: a vision-language model that turns a frame and the ego state into an action."""
 
 from dataclasses import dataclass
-import json
 import time
 
 import numpy as np
 import torch
 
 from owled_ros.driver.action import Action, Command, EgoState
-from owled_ros.driver.checkpoint import load_model, load_processor, locate, weights_hash
+from owled_ros.driver.backend import choose_backend
+from owled_ros.driver.checkpoint import (
+    load_model, load_processor, locate, recorded_sparsity, weights_hash)
 from owled_ros.driver.decoding import Decoder, ExplanationStream, TokenTree, decode_fields
 from owled_ros.driver.prompt import (
     DrivingFormat, answer_tokens, batched_prompts, prompt_inputs, tokenize)
+from owled_ros.driver.stepping import CachePool, SteppedDecoder
 
 
 @dataclass
@@ -28,32 +30,38 @@ class Decision:
 class Driver:
     """Loads a model, warms it up, and drives. Not thread safe: one thread owns it."""
 
-    def __init__(self, model, processor, driving_format, *, name='model', hash='', report=None):
-        """Take a transformers model and its processor; see `load` for a directory's."""
+    def __init__(self, model, processor, driving_format, *, name='model', hash='',
+                 sparsity=(0.0, 0.0), backend=None):
+        """Take a transformers model and its processor; see `load` for a directory's.
+
+        sparsity: as requested and as measured; backend: by default transformers.
+        """
         self.model, self.processor, self.format = model.eval(), processor, driving_format
         self.name, self.hash = name, hash
         self.device = next(model.parameters()).device
-        self.backend = 'transformers'
-        self.backend_reason = f'{next(model.parameters()).dtype} on {self.device}'
-        self.requested_sparsity = float((report or {}).get('sparsity', {}).get('requested', 0.0))
-        self.measured_sparsity = float((report or {}).get('sparsity', {}).get('measured', 0.0))
+        self._backend = backend or choose_backend(model, 'transformers')
+        self.backend, self.backend_reason = self._backend.name, self._backend.reason
+        self._caches = CachePool()
+        self.requested_sparsity, self.measured_sparsity = sparsity
         self._literals, self._trees = {}, {}
 
     @classmethod
-    def load(cls, model, *, device='auto', dtype='auto', expected_hash=''):
+    def load(cls, model, *, device='auto', dtype='auto', expected_hash='',
+             backend='auto'):
         """Load a model: 'embedded', a directory, or a name on the hub.
 
         device: 'auto' (CUDA where there is one), 'cpu', 'cuda'. dtype: 'auto' (bf16 or fp16 on
-        CUDA, float32 on a CPU) or a name of torch's. Raises UserError with one sentence when the
+        CUDA, float32 on a CPU) or a name of torch's. backend: see backend.py; 'auto' measures what
+        decodes fastest here. Raises UserError with one sentence when the
         model is not there, not whole, not a vision-language model, or not the expected one.
         """
         directory = locate(model)
         found = weights_hash(directory, expected_hash)
         processor = load_processor(directory)
-        report = directory / 'owled.json'
-        return cls(load_model(directory, device, dtype), processor,
-                   DrivingFormat.of_model(directory), name=directory.name, hash=found,
-                   report=json.loads(report.read_text()) if report.is_file() else None)
+        sparsity = recorded_sparsity(directory)
+        loaded = load_model(directory, device, dtype)
+        return cls(loaded, processor, DrivingFormat.of_model(directory), name=directory.name,
+                   hash=found, sparsity=sparsity, backend=choose_backend(loaded, backend))
 
     @torch.inference_mode()
     def decide(self, frame, ego, command=None):
@@ -63,8 +71,11 @@ class Driver:
         """
         started = time.monotonic()
         command = command or Command()
-        decoder = Decoder(self.model, self._on_device(
-            prompt_inputs(self.processor, self.format, frame, ego, command)))
+        inputs = self._on_device(prompt_inputs(self.processor, self.format, frame, ego, command))
+        if self._backend.keeps_caches:
+            decoder = SteppedDecoder(self.model, inputs, self._caches, self._backend.step)
+        else:
+            decoder = Decoder(self.model, inputs)
         action, = self._decode_actions(decoder, [command])
         return Decision(action, time.monotonic() - started, _decoder=decoder)
 

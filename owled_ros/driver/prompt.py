@@ -18,6 +18,11 @@ from owled_ros.errors import UserError
 
 FORMAT_FILE = 'driving_format.json'
 PROMPT_FIELDS = {'speed', 'yaw_rate', 'acceleration', 'speed_limit', 'route'}
+LARGEST_NUMBER = 1e6        # in a number format; nothing on a road is larger
+SMALLEST_STEP = 1e-6
+LONGEST_TEMPLATE = 10_000   # characters
+LONGEST_WORDS = 100         # characters of a maneuver, a route, or `unknown`
+MOST_EXPLANATION_TOKENS = 4096
 ANSWER_FIELDS = ('acceleration', 'curvature', 'maneuver', 'explanation')
 
 
@@ -35,9 +40,14 @@ class NumberFormat:
     scale: float = 1.0
 
     def __post_init__(self):
-        if not (self.minimum < self.maximum and self.step > 0 and self.scale > 0):
-            raise UserError(f'a number format needs minimum < maximum and a positive step and '
-                            f'scale, but has {asdict(self)}; correct {FORMAT_FILE}')
+        numbers = (self.minimum, self.maximum, self.step, self.scale)
+        if not all(abs(number) <= LARGEST_NUMBER for number in numbers):  # nor NaN
+            raise UserError(f'a number format has no numbers above {LARGEST_NUMBER:g}, but is '
+                            f'{asdict(self)}; correct {FORMAT_FILE}')
+        if not (self.minimum < self.maximum and self.step >= SMALLEST_STEP and self.scale > 0):
+            raise UserError(f'a number format needs minimum < maximum, a step of at least '
+                            f'{SMALLEST_STEP:g} and a positive scale, but is {asdict(self)}; '
+                            f'correct {FORMAT_FILE}')
         if self._last_index() > 10_000:
             raise UserError(f'a number format with {self._last_index()} values is too fine; '
                             f'use a larger step in {FORMAT_FILE}')
@@ -91,6 +101,13 @@ class DrivingFormat:
     explanation_tokens: int = 64
 
     def __post_init__(self):
+        for words in (self.unknown, *self.maneuvers.values(), *self.routes.values()):
+            if not (isinstance(words, str) and 0 < len(words) <= LONGEST_WORDS):
+                raise UserError(f'{str(words)[:40]!r} in {FORMAT_FILE} must be a text of 1 to '
+                                f'{LONGEST_WORDS} characters')
+        if not 0 < self.explanation_tokens <= MOST_EXPLANATION_TOKENS:
+            raise UserError(f'explanation_tokens in {FORMAT_FILE} is {self.explanation_tokens}; '
+                            f'it must be 1 to {MOST_EXPLANATION_TOKENS}')
         _check_fields('prompt', self.prompt, PROMPT_FIELDS | {'image'})
         if _fields(self.answer) != list(ANSWER_FIELDS):
             raise UserError(f'the answer template must have the fields {", ".join(ANSWER_FIELDS)} '
@@ -114,11 +131,13 @@ class DrivingFormat:
             return cls()
         try:
             return cls.from_dict(json.loads(path.read_text()))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f'{path} is not JSON ({error}); correct or remove it') from error
 
     @classmethod
     def from_dict(cls, values):
+        if not isinstance(values, dict):
+            raise UserError(f'{FORMAT_FILE} holds no JSON object; correct or remove it')
         default = cls()
         known = {f.name for f in fields(cls)}
         unknown = set(values) - known
@@ -131,8 +150,8 @@ class DrivingFormat:
             if expected is NumberFormat and isinstance(value, dict):
                 read[name] = _read_number_format(name, value)
             elif not isinstance(value, expected):
-                raise UserError(f'{name} in {FORMAT_FILE} is {value!r}; it must be of type '
-                                f'{expected.__name__}')
+                raise UserError(f'{name} in {FORMAT_FILE} is {str(value)[:40]!r}; it must be of '
+                                f'type {expected.__name__}')
         return cls(**read)
 
     def write(self, directory):
@@ -184,11 +203,19 @@ def _read_number_format(name, value):
 
 
 def _fields(template):
+    if len(template) > LONGEST_TEMPLATE:
+        raise UserError(f'a template in {FORMAT_FILE} has {len(template)} characters; '
+                        f'{LONGEST_TEMPLATE} are allowed')
     try:
-        return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        parsed = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise UserError(f'the template {template!r} in {FORMAT_FILE} cannot be read: '
                         f'{error}') from error
+    # A width is a number of characters that will be made, however large.
+    if any(layout or conversion for _, _, layout, conversion in parsed):
+        raise UserError(f'a template in {FORMAT_FILE} may only name its fields, as in {{speed}}, '
+                        f'not lay them out')
+    return [name for _, name, _, _ in parsed]
 
 
 def _check_fields(what, template, known):

@@ -132,15 +132,25 @@ def hash_file(path: Path) -> str:
 def _weight_files(directory: Path) -> list[str]:
     index = directory / 'model.safetensors.index.json'
     if index.exists():
-        files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+        files = _indexed_files(index)
     else:
         files = ['model.safetensors']
     missing = [file for file in files if not (directory / file).is_file()]
     if missing:
         raise UserError(f'The model in {directory} has no weights: {missing[0]} is missing '
                         '(safetensors are needed; save the model with save_pretrained).')
-    if any('/' in file for file in files):
-        raise UserError(f'The index in {directory} names weights outside that directory.')
+    return files
+
+
+def _indexed_files(index: Path) -> list[str]:
+    try:
+        files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+        outside = [file for file in files if Path(file).name != file]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise UserError(f'The index {index} does not tell which files hold the weights: '
+                        'save the model again.')
+    if outside:
+        raise UserError(f'The index in {index.parent} names weights outside that directory.')
     return files
 
 

@@ -1,0 +1,211 @@
+"""Files of a model directory: damaged or hostile ones are refused in one sentence."""
+
+import json
+import os
+from pathlib import Path
+import shutil
+import sys
+import tempfile
+
+from hypothesis import given, settings, strategies as st
+import pytest
+from safetensors.torch import save_file
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mutations import ANYTHING, mutated, spoilt  # noqa: E402
+
+from owled_ros.driver.action import Command, EgoState  # noqa: E402
+from owled_ros.driver.checkpoint import (  # noqa: E402
+    load_model, load_processor, recorded_sparsity)
+from owled_ros.driver.driver import Driver  # noqa: E402
+from owled_ros.driver.prompt import DrivingFormat  # noqa: E402
+from owled_ros.errors import UserError  # noqa: E402
+from owled_ros.pruning.shards import hash_weights, Shards  # noqa: E402
+
+LONGEST_PROMPT = 20_000  # characters
+SLOW = settings(max_examples=max(settings().max_examples // 4, 1))
+
+
+def attempt(work, *arguments):
+    """Return what the work gives, or None when it refuses in one sentence."""
+    try:
+        return work(*arguments)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1, error
+        return None
+
+
+def text_of(document):
+    return json.dumps(document, ensure_ascii=False)
+
+
+# driving_format.json -----------------------------------------------------------------------------
+
+def check_format(driving_format):
+    """A format that was taken must work for every motion and command."""
+    for ego in (EgoState(0.0), EgoState(12.3, -0.4, 1.0), EgoState(1e9, 1e9, -1e9)):
+        for command in (Command(), Command(speed_limit=13.9)):
+            assert len(driving_format.prompt_text(ego, command)) < LONGEST_PROMPT
+    for _, _, name in driving_format.answer_parts():
+        if name != 'explanation':
+            choices = driving_format.choices(name, Command())
+            assert 0 < len(choices) <= 10_001
+            assert all(isinstance(text, str) and len(text) < 400 for text, _ in choices)
+
+
+@given(data=st.data())
+def test_driving_formats(bounded, embedded, data):
+    document = data.draw(spoilt(json.loads((embedded / 'driving_format.json').read_text())))
+    with bounded(), tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'driving_format.json').write_text(text_of(document))
+        driving_format = attempt(DrivingFormat.of_model, folder)
+        if driving_format is not None:
+            check_format(driving_format)
+
+
+@given(template=st.text(max_size=60) | st.sampled_from((
+    '{speed:999999999}', '{speed:>{route}}', '{speed!r:99999999}', '{speed[0]}', '{0}', '{}',
+    '{speed.__class__.__mro__}', '{route:%9999999d}', '{', '}', '{speed' * 9)))
+def test_prompt_templates(bounded, template):
+    with bounded():
+        driving_format = attempt(DrivingFormat.from_dict, {'prompt': template})
+        if driving_format is not None:
+            check_format(driving_format)
+
+
+@given(content=st.binary(max_size=60) | st.just(b'[' * 100_000) | st.just(b'9' * 10_000))
+def test_formats_that_are_not_even_json(bounded, content):
+    with bounded(), tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'driving_format.json').write_bytes(content)
+        attempt(DrivingFormat.of_model, folder)
+
+
+# owled.json --------------------------------------------------------------------------------------
+
+@given(content=ANYTHING.map(text_of)
+       | spoilt({'sparsity': {'requested': 0.5, 'measured': 0.5}, 'run': 'x'}).map(text_of)
+       | st.text(max_size=40) | st.just('[' * 100_000))
+def test_pruning_records(bounded, content):
+    with bounded(), tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'owled.json').write_text(content, encoding='utf-8', errors='replace')
+        sparsity = attempt(recorded_sparsity, Path(folder))
+        if sparsity is not None:
+            assert all(isinstance(share, float) and 0 <= share <= 1 for share in sparsity)
+
+
+# Weights -----------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='session')
+def small_weights(tmp_path_factory):
+    """Return the bytes of a small safetensors file."""
+    path = tmp_path_factory.mktemp('weights') / 'model.safetensors'
+    save_file({f'layer.{n}.weight': torch.ones(4, 8) for n in range(3)}, path)
+    return path.read_bytes()
+
+
+def read_all(folder):
+    shards = Shards(Path(folder))
+    hash_weights(Path(folder))
+    return [shards.read(name) for name in shards.names()]
+
+
+@given(data=st.data())
+def test_damaged_weights(bounded, small_weights, data):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'model.safetensors').write_bytes(data.draw(mutated(small_weights)))
+        with bounded():
+            attempt(read_all, folder)
+
+
+INDEX = {'metadata': {'total_size': 384},
+         'weight_map': {'layer.0.weight': 'model.safetensors',
+                        'layer.1.weight': 'model.safetensors'}}
+
+
+@given(document=spoilt(INDEX) | ANYTHING)
+def test_damaged_indices(bounded, small_weights, document):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'model.safetensors').write_bytes(small_weights)
+        Path(folder, 'model.safetensors.index.json').write_text(text_of(document))
+        with bounded():
+            attempt(read_all, folder)
+
+
+@pytest.mark.parametrize('name', [
+    '../secret.safetensors', '/etc/passwd', 'sub/../../secret.safetensors', '..', '.', ''])
+def test_an_index_cannot_lead_out_of_its_directory(small_weights, tmp_path, name):
+    model = tmp_path / 'model'
+    model.mkdir()
+    (tmp_path / 'secret.safetensors').write_bytes(small_weights)
+    (model / 'model.safetensors.index.json').write_text(text_of({'weight_map': {'a': name}}))
+    with pytest.raises(UserError) as refusal:
+        read_all(model)
+    assert 'outside' in str(refusal.value) or 'missing' in str(refusal.value)
+
+
+# What transformers reads -------------------------------------------------------------------------
+
+def copy_with(embedded, folder, name, content):
+    """Make a copy of the embedded model in which one file is another."""
+    copy = Path(folder, 'model')
+    shutil.copytree(embedded, copy, copy_function=os.link if _same_disk(embedded, folder)
+                    else shutil.copyfile)
+    (copy / name).unlink()
+    (copy / name).write_bytes(content)
+    return copy
+
+
+def _same_disk(one, other):
+    return os.stat(one).st_dev == os.stat(other).st_dev
+
+
+@SLOW
+@given(data=st.data())
+def test_damaged_configurations(bounded, embedded, data):
+    document = data.draw(spoilt(json.loads((embedded / 'config.json').read_text())))
+    with tempfile.TemporaryDirectory() as folder:
+        model = copy_with(embedded, folder, 'config.json', text_of(document).encode())
+        with bounded():
+            attempt(load_model, model, 'cpu')
+
+
+@SLOW
+@given(data=st.data(), name=st.sampled_from(
+    ('tokenizer.json', 'tokenizer_config.json', 'processor_config.json')))
+def test_damaged_processors(bounded, embedded, data, name):
+    content = (embedded / name).read_bytes()
+    spoil = spoilt(json.loads(content)).map(lambda document: text_of(document).encode()) \
+        if data.draw(st.booleans()) else mutated(content, most=2)
+    with tempfile.TemporaryDirectory() as folder:
+        model = copy_with(embedded, folder, name, data.draw(spoil))
+        with bounded():
+            attempt(load_processor, model)
+
+
+@pytest.mark.parametrize('name, key, load', [
+    ('config.json', 'AutoModelForImageTextToText', load_model),
+    ('processor_config.json', 'AutoProcessor', load_processor),
+    ('tokenizer_config.json', 'AutoTokenizer', load_processor)])
+def test_code_in_a_model_directory_is_never_run(model, monkeypatch, capfd, name, key, load):
+    """`trust_remote_code` is refused, not asked for: nobody may answer yes by mistake."""
+    ran = model.parent / 'ran'
+    (model / 'evil.py').write_text(f'open({str(ran)!r}, "w").close()\nclass Evil: pass\n')
+    path = model / name
+    document = json.loads(path.read_text())
+    document['auto_map'] = {key: 'evil.Evil', 'AutoConfig': 'evil.Evil'}
+    document['model_type'] = 'evil'
+    document['processor_class'] = document['tokenizer_class'] = 'Evil'
+    path.write_text(text_of(document))
+    monkeypatch.setattr('builtins.input', lambda *words: pytest.fail('a question was asked'))
+    attempt(load, model)
+    assert not ran.exists() and 'wish to run' not in capfd.readouterr().out
+
+
+def test_pickled_weights_are_never_read(model):
+    (model / 'model.safetensors').unlink()
+    (model / 'pytorch_model.bin').write_bytes(b'\x80\x04c__builtin__\neval\n.')
+    for work in (load_model, Driver.load):
+        with pytest.raises(UserError):
+            work(model)
