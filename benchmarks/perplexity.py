@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -33,8 +34,9 @@ SAMPLES = 128           # calibration samples of 512 tokens
 SPARSITIES = (0.5, 0.6, 0.7)
 DRAWS = (0, 1, 2)       # of calibration samples: what is called three seeds
 GRID = [(10, 0.15), (7, 0.15), (5, 0.15), (10, 0.08), (7, 0.08), (5, 0.08), (3, 0.08), (3, 0.15)]
-SHUFFLES = 24
-VERIFIED_WITH = 8       # samples, when ``prune`` itself is run beside the shortcut
+SHUFFLES = 20
+VERIFIED = 'verified.json'
+VERIFIED_WITH = 4       # samples, when ``prune`` itself is run beside the shortcut
 OURS = {'method': 'admm', 'allocation': 'fisher', 'statistics': 'dense', 'width': 0.08}
 
 
@@ -73,17 +75,17 @@ def table_cells(draw: int) -> list[Cell]:
     cells = []
     for sparsity in reversed(SPARSITIES):
         common = {'sparsity': sparsity, 'draw': draw}
-        cells += [
-            Cell(**OURS, **common),
-            Cell('wanda', **common),
-            Cell('wanda', 'owl', **common),
-            Cell('sparsegpt', 'owl', statistics='sequential', **common),
-            Cell('sparsegpt', statistics='sequential', **common),
-            Cell('random', seed=draw, **common),
-        ]
-        if draw == 0:   # knows nothing of calibration samples
-            cells.append(Cell('magnitude', **common))
+        cells += [Cell(**OURS, **common), Cell('wanda', **common), Cell('wanda', 'owl', **common),
+                  Cell('random', seed=draw, **common)]
+    if draw == 0:   # magnitude knows nothing of calibration samples
+        cells += [Cell('magnitude', sparsity=sparsity) for sparsity in SPARSITIES]
     return cells
+
+
+def sparsegpt_cells(draw: int) -> list[Cell]:
+    """Return SparseGPT and OWL on it, as published: each block behind pruned ones."""
+    return [Cell('sparsegpt', allocation, sparsity, 'sequential', draw=draw)
+            for sparsity in reversed(SPARSITIES) for allocation in ('owl', 'uniform')]
 
 
 def grid_cells(statistics: str, method: str, settings=GRID) -> list[Cell]:
@@ -97,12 +99,11 @@ def shuffle_cells() -> list[Cell]:
     return [Cell('wanda', 'shuffled', seed=seed) for seed in range(SHUFFLES)]
 
 
-def driving_cells() -> list[Cell]:
+def driving_cells(sparsity: float) -> list[Cell]:
     """Return what is compared between calibration on driving and on general text."""
-    sides = [{'method': 'wanda'}, {'method': 'sparsegpt'}, OURS]
     return [Cell(**side, sparsity=sparsity, calibration=calibration,
                  measured_on='general,driving')
-            for sparsity in SPARSITIES for side in sides for calibration in ('general', 'driving')]
+            for side in ({'method': 'wanda'}, OURS) for calibration in ('driving', 'general')]
 
 
 def verified_cells() -> list[Cell]:
@@ -121,12 +122,36 @@ def quick_cells() -> list[Cell]:
 
 def all_cells() -> list[Cell]:
     """Return all cells, those first that say most: a run may be cut short."""
-    best, rest = GRID[:3], GRID[3:]
-    cells = [*table_cells(0), *grid_cells('sequential', 'sparsegpt', best), *table_cells(1),
-             *grid_cells('dense', 'wanda'), *grid_cells('dense', 'sparsegpt'),
-             *shuffle_cells(), *table_cells(2), *driving_cells(),
-             *grid_cells('sequential', 'sparsegpt', rest), *grid_cells('sequential', 'wanda')]
+    cells = [*table_cells(0), *sparsegpt_cells(0), *table_cells(1), *table_cells(2),
+             *shuffle_cells(), *driving_cells(0.6),
+             *grid_cells('sequential', 'sparsegpt', GRID[:1]), *grid_cells('dense', 'wanda'),
+             *sparsegpt_cells(1), *grid_cells('dense', 'sparsegpt'), *sparsegpt_cells(2),
+             *driving_cells(0.5), *driving_cells(0.7), *(Cell(**{**OURS, 'statistics': 'sequential'}, sparsity=s)
+                                    for s in reversed(SPARSITIES)),
+             *grid_cells('sequential', 'sparsegpt'), *grid_cells('sequential', 'wanda')]
     return list(dict.fromkeys(cells))
+
+
+class Notebook:
+    """
+    The finished cells, a line of JSON each.
+
+    :param directory: that the file is in
+    """
+
+    def __init__(self, directory: Path):
+        self._path = directory / 'cells.jsonl'
+
+    def finished(self) -> dict:
+        """Return the records of finished cells, by cell; that of the dense model by 'dense'."""
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        records = [json.loads(line) for line in lines]
+        return {'dense' if r['cell'] == 'dense' else Cell(**r['cell']): r for r in records}
+
+    def keep(self, record: dict) -> None:
+        """Add a record to the finished ones."""
+        with open(self._path, 'a') as file:
+            file.write(json.dumps(record) + '\n')
 
 
 class Workplace:
@@ -138,6 +163,7 @@ class Workplace:
 
     def __init__(self, directory: Path):
         self.directory = directory
+        self.notebook = Notebook(directory)
         with self._locked('fetch'):
             texts.fetch(directory)
             self._convert()
@@ -261,38 +287,25 @@ class Workplace:
         return {'cell': 'dense', 'losses': {
             kind: self.model.losses(split.held_out) for kind, split in self.texts.items()}}
 
-    def finished(self) -> dict:
-        """Return the records of finished cells, by cell; that of the dense model by 'dense'."""
-        path = self.directory / 'cells.jsonl'
-        lines = path.read_text().splitlines() if path.exists() else []
-        records = [json.loads(line) for line in lines]
-        return {'dense' if r['cell'] == 'dense' else Cell(**r['cell']): r for r in records}
-
-    def keep(self, record: dict) -> None:
-        """Add a record to the finished ones."""
-        with open(self.directory / 'cells.jsonl', 'a') as file:
-            file.write(json.dumps(record) + '\n')
-
     def verify_all(self) -> None:
-        """Verify the rows of the table that were not, and print what was found."""
-        path = self.directory / 'verified.jsonl'
+        """Verify a cell of every row of the table; print and keep what was found."""
+        records = []
         for cell in verified_cells():
-            record = self.verify(cell)
-            with open(path, 'a') as file:
-                file.write(json.dumps(record) + '\n')
-            print(json.dumps(record), flush=True)
+            records.append(self.verify(cell))
+            print(json.dumps(records[-1]), flush=True)
+            (self.directory / VERIFIED).write_text(json.dumps(records))
 
     def work_off(self, cells: list[Cell]) -> None:
         """Run the cells that are not finished."""
-        if 'dense' not in self.finished():
-            self.keep(self.dense())
+        if 'dense' not in self.notebook.finished():
+            self.notebook.keep(self.dense())
         for number, cell in enumerate(cells, 1):
             name = '-'.join(str(value) for value in asdict(cell).values())
             with self._locked(name, wait=False) as mine:
-                if mine and cell not in self.finished():
+                if mine and cell not in self.notebook.finished():
                     start = time.monotonic()
                     record = self.run(cell)
-                    self.keep(record)
+                    self.notebook.keep(record)
                     print(f'{number}/{len(cells)} {cell}: perplexity '
                           f'{math.exp(mean(record["losses"]["general"])):.2f}, '
                           f'{time.monotonic() - start:.0f} s', flush=True)
@@ -311,21 +324,38 @@ def main() -> None:
     parser.add_argument('--json', type=Path, metavar='FILE', help='where the result is written')
     parser.add_argument('--plot', type=Path, metavar='FILE', help='where a picture is written')
     options = parser.parse_args()
-    place = Workplace(options.work)
-    if options.verify:
-        place.verify_all()
-        return
     cells = quick_cells() if options.quick else all_cells()
-    if not options.report:
-        place.work_off(cells)
-    finished = place.finished()
-    result = tables.result({cell: finished[cell] for cell in cells if cell in finished},
-                           finished.get('dense'), ours=OURS, quick=options.quick)
-    print(tables.text(result))
+    if options.verify:
+        Workplace(options.work).verify_all()
+    elif not options.report:
+        Workplace(options.work).work_off(cells)
+    finished = Notebook(options.work).finished()
+    if 'dense' not in finished:
+        raise SystemExit(f'There is no finished cell in {options.work}: run without --report.')
+    found = tables.result({cell: finished[cell] for cell in cells if cell in finished},
+                          finished['dense'], ours=OURS)
+    found['settings'] = settings_record(options.work, cells, finished)
+    print(tables.text(found))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + '\n')
+        options.json.write_text(json.dumps(found, indent=1) + '\n')
     if options.plot:
-        tables.plot(result, options.plot)
+        tables.plot(found, options.plot)
+
+
+def settings_record(directory: Path, cells: list[Cell], finished: dict) -> dict:
+    """Return what has to be known to do it again, and how much of it was done."""
+    verified = directory / VERIFIED
+    return {
+        'model': 'SmolLM2-135M-Instruct, Q4_1 dequantised to float32',
+        'packages': list(texts.PACKAGES),
+        'calibration': [SAMPLES, texts.LENGTH],
+        'held_out_documents': {kind: len(v) for kind, v in finished['dense']['losses'].items()},
+        'products': 'bf16 inputs, float32 sums (autocast); methods in float32',
+        'torch': torch.__version__, 'transformers': transformers.__version__,
+        'cells': {'finished': sum(cell in finished for cell in cells), 'of': len(cells)},
+        'verified': json.loads(verified.read_text()) if verified.exists() else [],
+        'missing': [asdict(cell) for cell in cells if cell not in finished],
+    }
 
 
 if __name__ == '__main__':

@@ -14,18 +14,17 @@ BARS = {0.7: 0.4, 0.6: 0.15, 0.5: 0.08}     # nats a token below the best OWL
 NOTE = 'mean loss of held-out documents in nats per token; perplexity is its exponential'
 
 
-def result(records: dict, dense: dict | None, *, ours: dict, quick: bool) -> dict:
+def result(records: dict, dense: dict, *, ours: dict) -> dict:
     """
     Return what is written as JSON.
 
     :param records: of finished cells, by cell
     :param ours: what makes a cell one of our default
-    :param quick: only two cells were run, so that OWL's grid is not there to be beaten
     """
     general = {cell: record for cell, record in records.items()
                if cell.calibration == 'general'}
     rows = [_dense_row(dense), *_rows(general)]
-    return {'what': NOTE, 'ours': ours, 'quick': quick, 'rows': rows,
+    return {'what': NOTE, 'ours': ours, 'rows': rows,
             'bars': _bars(general, ours), 'shuffles': _shuffles(general),
             'driving': _driving(records),
             'cells': [{**asdict(cell), 'losses': record['losses'],

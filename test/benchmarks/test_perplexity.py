@@ -2,11 +2,10 @@
 
 import random
 
-import perplexity
 import pytest
 from language_model import tables
 from language_model.comparison import paired_interval, percentile, spread
-from perplexity import OURS, Cell, all_cells, grid_cells, quick_cells
+from perplexity import OURS, Cell, Notebook, all_cells, grid_cells, quick_cells
 
 
 def test_a_difference_that_all_documents_share_has_no_interval():
@@ -64,19 +63,17 @@ def test_a_bar_is_against_the_best_owl_and_may_be_missed():
     cells = {Cell(**OURS, sparsity=0.5): record(4.0),
              Cell('wanda', 'owl', 0.5): record(4.5),
              Cell('sparsegpt', 'owl', 0.5): record(4.05)}
-    bar, = tables.result(cells, record(3.0), ours=OURS, quick=False)['bars']
+    bar, = tables.result(cells, record(3.0), ours=OURS)['bars']
     assert bar['value'] == pytest.approx(0.05) and bar['bar'] == 0.08 and not bar['met']
     del cells[Cell('sparsegpt', 'owl', 0.5)]
-    bar, = tables.result(cells, record(3.0), ours=OURS, quick=False)['bars']
+    bar, = tables.result(cells, record(3.0), ours=OURS)['bars']
     assert bar['value'] == pytest.approx(0.5) and bar['met']
 
 
 def test_finished_cells_are_read_again(tmp_path):
-    place = object.__new__(perplexity.Workplace)
-    place.directory = tmp_path
-    cell = Cell('wanda', 'owl', 0.6)
-    assert place.finished() == {}
-    place.keep({'cell': vars(cell), **record(4.0)})
-    place.keep({'cell': 'dense', **record(3.0)})
-    assert place.finished()[cell]['losses'] == record(4.0)['losses']
-    assert set(place.finished()) == {cell, 'dense'}
+    notebook, cell = Notebook(tmp_path), Cell('wanda', 'owl', 0.6)
+    assert notebook.finished() == {}
+    notebook.keep({'cell': vars(cell), **record(4.0)})
+    notebook.keep({'cell': 'dense', **record(3.0)})
+    assert notebook.finished()[cell]['losses'] == record(4.0)['losses']
+    assert set(notebook.finished()) == {cell, 'dense'}
