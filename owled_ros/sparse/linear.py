@@ -6,6 +6,7 @@ A few rows (decoding) are multiplied by a kernel that reads the packed weights o
 buffer, and a dense product does the rest.
 """
 
+import importlib.util
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -73,6 +74,9 @@ def kernels_for(device: torch.device):
     """Return the fastest kernels for a device."""
     if device.type == 'cpu' and kernels() is not None:
         return CpuKernels(kernels())
+    if device.type == 'cuda' and importlib.util.find_spec('triton') is not None:
+        from owled_ros.sparse.kernels.triton_kernels import TritonKernels
+        return TritonKernels()
     return TorchKernels()
 
 
