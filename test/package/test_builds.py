@@ -35,7 +35,7 @@ def package_files(folder=ROOT):
 
 
 def shared_files(folder=ROOT):
-    return [path.relative_to(folder) for pattern in ('launch/*.py', 'config/*.yaml')
+    return [path.relative_to(folder) for pattern in ('launch/*.py', 'config/*.yaml', 'config/*.xml')
             for path in folder.glob(pattern)]
 
 
