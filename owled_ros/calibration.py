@@ -71,6 +71,8 @@ def calibrate(request, progress=print):
     if not readers:
         raise UserError('there is nothing to calibrate on; name bags, text files or a folder of '
                         'images')
+    if readers == [gather_texts]:
+        check_texts_reach(request, model_dir)
     parts = zip(readers, evenly(request.samples, len(readers)),
                 evenly(request.held_out, len(readers)))
     gathered = [read(request, model_dir, samples, held_out, progress)
@@ -103,6 +105,15 @@ def calibrate_live(request, pairs, progress=print):
     chosen, held_out = choose(moments, request.samples, request.held_out, request.pruning.seed)
     drive = of_drives(request, moments, chosen, held_out, exchanges, {'kind': 'live drive'})
     return prune_on(request, model_dir, [drive], progress, {})
+
+
+def check_texts_reach(request, model_dir):
+    """Raise UserError where texts alone are to prune what only images go through."""
+    blind = set(request.pruning.pruned_components) - {'language'}
+    if blind and getattr(load_processor(model_dir), 'image_processor', None) is not None:
+        raise UserError(f'texts do not reach the {" and the ".join(sorted(blind))} of the model '
+                        f'in {model_dir}; give images or bags too, or choose the components '
+                        'language')
 
 
 def evenly(count, parts):

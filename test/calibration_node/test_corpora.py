@@ -121,6 +121,8 @@ def test_a_drive_texts_and_images_share_the_samples(tmp_path, model, drive, text
     ({'texts': ('empty.txt',)}, 'there is no text in'),
     ({'texts': ('short.txt',), 'tokens': 2000}, 'tokens is 2000; .* reads 2 to 1024'),
     ({'texts': ('short.txt',)}, '1 calibration samples are too few'),
+    ({'texts': ('short.txt',), 'pruning': PruningSettings(components='all')},
+     'texts do not reach the projector and the vision of the model'),
     ({'images': '/no/such'}, 'there is no folder of images /no/such'),
     ({'images': 'nothing'}, 'there are no images'),
     ({'images': 'torn'}, 'the image .*torn.png cannot be read'),
@@ -137,7 +139,8 @@ def test_what_a_user_can_get_wrong(tmp_path, monkeypatch, model, texts, bad, say
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=says):
-        calibrate(Request(model=str(model), output=tmp_path / 'pruned', **bad))
+        calibrate(Request(model=str(model), output=tmp_path / 'pruned', **{
+            'pruning': PruningSettings(components='language'), **bad}))
     assert sorted(tmp_path.iterdir()) == before
 
 
