@@ -1,4 +1,10 @@
-"""The embedded model before it has learned anything: sizes, vocabulary, prompt, processor."""
+"""The embedded model before it has learned anything: sizes, vocabulary, prompt, processor.
+
+An InternVL: a vision transformer whose last features are shuffled, four neighbours into one, before
+the language model reads them, so that it sees four times as many patches as it reads tokens. The
+picture is the middle two thirds of the frame: beyond the horizon's surroundings there is only sky
+and bonnet, and what is far is small.
+"""
 
 import math
 import re
@@ -6,18 +12,21 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 import torch
 from transformers import (
-    LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor,
-    PreTrainedTokenizerFast, SiglipVisionConfig)
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+    InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, LlamaConfig,
+    LlavaProcessor, PreTrainedTokenizerFast)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from owled_ros.driver.action import Maneuver, Route
 from owled_ros.driver.prompt import DrivingFormat, NumberFormat
 from owled_ros.scenes.expert import DEEDS, REASONS
 
-IMAGE_SIZE = 192
+IMAGE_SIZE = 256
+SHOWN = 2 / 3            # of the frame's height, around its middle
 PATCH = 16
 GRID = IMAGE_SIZE // PATCH
+SHUFFLE = 2              # neighbours, across and down, that become one token
 WIDTH = 192
+LAYERS = {'vision': 6, 'language': 4}
 DISTANCES = NumberFormat(0, 99, 1)
 
 FORMAT = DrivingFormat(
@@ -64,30 +73,41 @@ def build_tokenizer():
 
 
 def build_processor():
-    images = SiglipImageProcessorPil(
-        size={'height': IMAGE_SIZE, 'width': IMAGE_SIZE}, resample=2,  # bilinear, antialiased
+    """A stock processor: it stretches a frame, cuts the middle out, and counts the tokens.
+
+    LlavaProcessor and not InternVL's own, whose images are cut into tiles.
+    """
+    images = CLIPImageProcessorPil(
+        size={'height': round(IMAGE_SIZE / SHOWN), 'width': IMAGE_SIZE},
+        crop_size={'height': IMAGE_SIZE, 'width': IMAGE_SIZE},
+        resample=2,  # bilinear, antialiased
         image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    return LlavaProcessor(images, build_tokenizer(), patch_size=PATCH,
+    return LlavaProcessor(images, build_tokenizer(), patch_size=PATCH * SHUFFLE,
                           vision_feature_select_strategy='full')
 
 
-def build_model(processor):
-    """Return a LlavaForConditionalGeneration with random weights, ready to be trained."""
-    vision = SiglipVisionConfig(
-        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=6,
-        num_attention_heads=6, image_size=IMAGE_SIZE, patch_size=PATCH, vision_use_head=False)
+def build_model(processor, share=1.0):
+    """Return the model with random weights, ready to be trained.
+
+    share: of the layers of encoder and language model; 0.5 is the smaller dense model that
+    pruned ones are compared with.
+    """
+    layers = {name: max(1, round(count * share)) for name, count in LAYERS.items()}
+    vision = InternVLVisionConfig(
+        hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=layers['vision'],
+        num_attention_heads=6, attention_bias=True, image_size=IMAGE_SIZE, patch_size=PATCH,
+        layer_scale_init_value=1.0)
     text = LlamaConfig(
         vocab_size=len(processor.tokenizer), hidden_size=WIDTH, intermediate_size=512,
-        num_hidden_layers=4, num_attention_heads=6, num_key_value_heads=6,
+        num_hidden_layers=layers['language'], num_attention_heads=6, num_key_value_heads=6,
         max_position_embeddings=512, tie_word_embeddings=False,
         pad_token_id=processor.tokenizer.pad_token_id, bos_token_id=None,
         eos_token_id=processor.tokenizer.eos_token_id)
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=processor.image_token_id,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy='full', image_seq_length=GRID * GRID,
-        tie_word_embeddings=False)
-    model = LlavaForConditionalGeneration(config)
+    config = InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=processor.image_token_id,
+        image_seq_length=(GRID // SHUFFLE) ** 2, downsample_ratio=1 / SHUFFLE,
+        vision_feature_layer=-1, tie_word_embeddings=False)
+    model = InternVLForConditionalGeneration(config)
     start_from_geometry(model, processor)
     return model
 
@@ -99,7 +119,7 @@ def start_from_geometry(model, processor):
     Image positions start as sines and cosines of row and column; the embeddings of numbers as
     sines and cosines of their value within their range.
     """
-    positions = model.model.vision_tower.embeddings.position_embedding.weight
+    positions = model.model.vision_tower.embeddings.position_embeddings[0, 1:]  # 0: the class
     row, column = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing='ij')
     half = WIDTH // 2
     positions.copy_(torch.cat([waves(row.flatten() / GRID, half),

@@ -1,23 +1,27 @@
 #!/usr/bin/env python3
 """Trains the embedded model: first the encoder alone on dense labels, then all of it.
 
-    python training/render_dataset.py --output DATA --scenes 106000
-    python training/train.py --data DATA --output RUN
+    python training/train.py --data DATA --output RUN --render 2
 
 Whole-image answers alone do not teach an encoder of this size to see: in the first stage every
 patch is told what is in it and how far it is, and this dense loss is kept while the language
 model learns the answers. Numbers are learned against a Gaussian around the right one (HL-Gauss,
 arXiv 2403.03950), so that a near miss costs less than a far one.
 
-The learning rate rises, stays, and falls to zero over the last --decay steps; a run that was
-stopped goes on from its last checkpoint, so more steps can be added to a finished run.
+With --render N the scenes are rendered by N other processes while it trains; else DATA is what
+render_dataset.py wrote. It uses a GPU where there is one. Which scenes are in which batch depends on
+the seed and the step alone; a run that was stopped goes on from its last checkpoint, so more steps
+can be added to a finished run. The learning rate rises, stays, and falls to zero over the last
+--decay steps.
 """
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 import json
+from multiprocessing import get_context
+import os
 from pathlib import Path
-import threading
-from queue import Queue
 import time
 
 import cv2
@@ -29,73 +33,84 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from embedded_model import DISTANCES, FORMAT, GRID, WIDTH, build_model, build_processor
-from owled_ros.driver.action import Action, Command, EgoState, Maneuver
-from owled_ros.driver.prompt import answer_tokens
+from owled_ros.scenes.mixture import Mixture
 from owled_ros.scenes.render import OBJECTS
 from owled_ros.scenes.scene import LIGHT_STATES
+from render_dataset import SHARD, TEXT_LENGTH, render_dataset, shard_path
 
 IGNORE = -100
-TEXT_LENGTH = 44  # tokens, prompt and answer, without the image's
+AHEAD = 6         # batches that are decoded while others are learned from
+PATIENCE = 600.0  # s to wait for a shard that is being rendered
 OBJECT_WEIGHTS = torch.tensor([0.3, 1.0, 1.0, 0.7, 3.0, 1.5])
 LIGHT_WEIGHTS = torch.tensor([0.3, 1.0, 1.5, 1.0])
 
 
 class Batches:
-    """Decodes shards in the background into batches of tensors, in a seeded order."""
+    """The batch of every step: decided by seed and step alone, decoded ahead by threads.
 
-    def __init__(self, directory, processor, batch, seed):
-        self.processor, self.batch, self.seed = processor, batch, seed
-        self.directory = Path(directory)
-        self.queue = Queue(maxsize=24)
-        threading.Thread(target=self._run, daemon=True).start()
+    The first pass takes the shards in the order in which they are rendered, and waits for them;
+    later passes in an order of their own.
+    """
 
-    def next(self):
-        return self.queue.get()
+    def __init__(self, directory, scenes, batch, seed, threads):
+        self.directory, self.batch, self.seed = directory, batch, seed
+        self.shards = -(-scenes // SHARD)
+        self.per_shard = SHARD // batch
+        self.decoders = ThreadPoolExecutor(threads)
+        self.load = lru_cache(maxsize=2)(self._load)
 
-    def _run(self):
-        random = np.random.default_rng(self.seed)
+    def from_step(self, step):
+        """Yield the batches from a step on, without an end."""
+        ahead = []
         while True:
-            shards = sorted(self.directory.glob('*.npz'))  # rendering may still be going on
-            for index in random.permutation(len(shards)):
-                shard = dict(np.load(shards[index]))
-                order = random.permutation(len(shard['ends']))
-                for first in range(0, len(order) - self.batch + 1, self.batch):
-                    self.queue.put(self._batch(shard, order[first:first + self.batch]))
+            while len(ahead) < AHEAD:
+                ahead.append(self._start(step + len(ahead)))
+            columns, pictures = ahead.pop(0)
+            step += 1
+            yield {**columns, 'pixels': torch.from_numpy(np.stack(
+                [picture.result() for picture in pictures])).permute(0, 3, 1, 2)}
 
-    def _batch(self, shard, rows):
+    def place(self, step):
+        """Return the number of the shard and its rows that make a step's batch."""
+        sweep, within = divmod(step, self.shards * self.per_shard)
+        position, part = divmod(within, self.per_shard)
+        order = np.arange(self.shards)
+        if sweep:
+            np.random.default_rng((self.seed, sweep)).shuffle(order)
+        number = int(order[position])
+        rows = np.random.default_rng((self.seed, sweep, number)).permutation(SHARD)
+        return number, rows[part * self.batch:(part + 1) * self.batch]
+
+    def _start(self, step):
+        """Return a batch's columns, and the futures of its pictures."""
+        number, rows = self.place(step)
+        shard = self.load(number)
         starts = np.concatenate([[0], shard['ends'][:-1]])
-        images = np.stack([cv2.imdecode(shard['jpeg'][starts[r]:shard['ends'][r]],
-                                        cv2.IMREAD_COLOR)[:, :, ::-1] for r in rows])
-        tokens, targets = self._tokens(shard, rows)
-        return {
-            'pixels': torch.from_numpy(images).permute(0, 3, 1, 2),
-            'tokens': tokens, 'targets': targets,
-            'objects': torch.from_numpy(shard['objects'][rows].astype(np.int64)).flatten(1),
-            'distances': torch.from_numpy(shard['distances'][rows].astype(np.float32)).flatten(1),
-            'lights': torch.from_numpy(shard['lights'][rows].astype(np.int64)).flatten(1),
-            'light_distances': torch.from_numpy(
-                shard['light_distances'][rows].astype(np.float32)).flatten(1),
-            'curvature': torch.from_numpy(shard['curvature'][rows]),
-        }
+        pictures = [self.decoders.submit(decode, shard['jpeg'][starts[r]:shard['ends'][r]])
+                    for r in rows]
+        tokens = torch.from_numpy(shard['tokens'][rows].astype(np.int64))
+        place = torch.arange(TEXT_LENGTH)
+        answered = (place >= torch.from_numpy(shard['asked'][rows].astype(np.int64))[:, None]) & (
+            tokens != 0)
+        flat = {name: torch.from_numpy(shard[name][rows]).flatten(1)
+                for name in ('objects', 'lights', 'distances', 'light_distances')}
+        return {'tokens': tokens, 'targets': torch.where(answered, tokens, IGNORE),
+                'curvature': torch.from_numpy(shard['curvature'][rows]),
+                'objects': flat['objects'].long(), 'lights': flat['lights'].long(),
+                'distances': flat['distances'].float(),
+                'light_distances': flat['light_distances'].float()}, pictures
 
-    def _tokens(self, shard, rows):
-        """Text tokens after the image, and the targets of the answer; (batch, length) each."""
-        sequences = []
-        for r in rows:
-            ego, command = EgoState(float(shard['speed'][r])), Command(
-                speed_limit=float(shard['speed_limit'][r]))
-            action = Action(float(shard['acceleration'][r]), float(shard['curvature'][r]),
-                            Maneuver(int(shard['maneuver'][r])))
-            prompt = FORMAT.prompt_text(ego, command).replace('{image}', '')
-            asked = self.processor.tokenizer(prompt, add_special_tokens=False)['input_ids']
-            answer = answer_tokens(self.processor, FORMAT, action, shard['text'][r].decode())
-            sequences.append((asked, answer))
-        tokens = torch.full((len(rows), TEXT_LENGTH), self.processor.tokenizer.pad_token_id)
-        targets = torch.full((len(rows), TEXT_LENGTH), IGNORE)
-        for i, (asked, answer) in enumerate(sequences):
-            tokens[i, :len(asked) + len(answer)] = torch.tensor(asked + answer)
-            targets[i, len(asked):len(asked) + len(answer)] = torch.tensor(answer)
-        return tokens, targets
+    def _load(self, number):
+        path, end = shard_path(self.directory, number), time.monotonic() + PATIENCE
+        while not path.exists():
+            if time.monotonic() > end:
+                raise SystemExit(f'{path} does not come; is anything rendering it (--render)?')
+            time.sleep(0.5)
+        return dict(np.load(path))
+
+
+def decode(jpeg):
+    return cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 class DenseHeads(nn.Module):
@@ -113,8 +128,10 @@ class DenseHeads(nn.Module):
         sizes = [len(OBJECTS), 1, len(LIGHT_STATES), 1]
         objects, distance, lights, light_distance = self.patch(
             self.norm(features)).float().split(sizes, -1)
-        loss = F.cross_entropy(objects.flatten(0, 1), batch['objects'].flatten(), OBJECT_WEIGHTS)
-        loss += F.cross_entropy(lights.flatten(0, 1), batch['lights'].flatten(), LIGHT_WEIGHTS)
+        loss = F.cross_entropy(objects.flatten(0, 1), batch['objects'].flatten(),
+                               OBJECT_WEIGHTS.to(features.device))
+        loss += F.cross_entropy(lights.flatten(0, 1), batch['lights'].flatten(),
+                                LIGHT_WEIGHTS.to(features.device))
         loss += 0.5 * log_distance_loss(distance, batch['distances'])
         loss += 0.5 * log_distance_loss(light_distance, batch['light_distances'])
         curvature = self.road(features).float()[:, 0]
@@ -154,10 +171,10 @@ def answer_loss(logits, targets, soft, first_weight=3.0):
 def losses(model, heads, batch, soft, with_language):
     pixels = batch['pixels'].float() / 127.5 - 1
     seen = model.model.get_image_features(pixel_values=pixels)
-    dense = heads.loss(seen.hidden_states[-1], batch)
+    dense = heads.loss(seen.last_hidden_state[:, 1:], batch)  # without the class token
     if not with_language:
-        return dense, torch.zeros(())
-    image = torch.stack(list(seen.pooler_output))
+        return dense, torch.zeros((), device=pixels.device)
+    image = seen.pooler_output
     text = model.model.language_model.embed_tokens(batch['tokens'])
     hidden = model.model.language_model(
         inputs_embeds=torch.cat([image.to(text.dtype), text], 1), use_cache=False)
@@ -179,10 +196,10 @@ def plain_attention(module, query, key, value, mask, scaling=None, **unused):
 
 
 def speed_up(model):
-    """Use `plain_attention` and compile blocks; the saved model knows nothing of it."""
+    """On a CPU use `plain_attention` and compile blocks; the saved model knows nothing of it."""
     AttentionInterface.register('plain', plain_attention)
     model.set_attn_implementation('plain')
-    for block in (*model.model.vision_tower.encoder.layers, *model.model.language_model.layers):
+    for block in (*model.model.vision_tower.encoder.layer, *model.model.language_model.layers):
         block.compile(dynamic=False)
 
 
@@ -223,47 +240,67 @@ class Run:
             parameter.data.copy_(tensors[name])
             if f'exp_avg:{name}' in tensors:
                 self.optimizer.state[parameter] = {
-                    key: tensors[f'{key}:{name}'] for key in ('step', 'exp_avg', 'exp_avg_sq')}
+                    'step': tensors[f'step:{name}'],  # stays on the CPU, as AdamW has it
+                    **{key: tensors[f'{key}:{name}'].to(parameter.device)
+                       for key in ('exp_avg', 'exp_avg_sq')}}
 
 
 def train(arguments):
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(1)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     processor = build_processor()
-    model, heads = build_model(processor), DenseHeads()
-    speed_up(model)
+    model, heads = build_model(processor, arguments.share).to(device), DenseHeads().to(device)
+    if device.type == 'cpu':
+        speed_up(model)
     parameters = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.02, betas=(0.9, 0.98))
     run = Run(model, heads, optimizer, arguments.output)
     run.resume()
-    soft = soft_targets(processor, len(processor.tokenizer))
-    batches = Batches(arguments.data, processor, arguments.batch, arguments.seed + run.step)
-    started, first, sums = time.monotonic(), run.step, np.zeros(2)
-    log = open(arguments.output / 'log.txt', 'a')
+    soft = soft_targets(processor, len(processor.tokenizer)).to(device)
+    batches = Batches(arguments.data, arguments.scenes, arguments.batch, arguments.seed,
+                      arguments.threads).from_step(run.step)
+    journal = Journal(arguments, run.step)
     while run.step < arguments.steps:
         for group in optimizer.param_groups:
             group['lr'] = learning_rate(run.step, arguments)
-        with torch.autocast('cpu', torch.bfloat16):
-            dense, answer = losses(model, heads, batches.next(), soft,
-                                   run.step >= arguments.dense_steps)
+        batch = {name: value.to(device, non_blocking=True)
+                 for name, value in next(batches).items()}
+        with torch.autocast(device.type, torch.bfloat16):
+            dense, answer = losses(model, heads, batch, soft, run.step >= arguments.dense_steps)
         optimizer.zero_grad(set_to_none=True)
         (arguments.dense_weight * dense + answer).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         run.step += 1
-        sums += [dense.item(), answer.item()]
-        if run.step % 100 == 0:
-            speed = (run.step - first) * arguments.batch / (time.monotonic() - started)
-            line = (f'step {run.step} of {arguments.steps}: dense {sums[0] / 100:.4f}, answer '
-                    f'{sums[1] / 100:.4f}, {speed:.0f} scenes a second')
-            print(line, flush=True)
-            print(line, file=log, flush=True)
-            sums[:] = 0
-        if run.step % 200 == 0:
+        journal.add(run.step, dense.detach(), answer.detach())
+        if run.step % arguments.save_every == 0:
             run.save()
     run.save()
-    return model, processor
+    return model.cpu(), processor
+
+
+class Journal:
+    """Prints and appends to log.txt the mean losses of every hundred steps."""
+
+    def __init__(self, arguments, step):
+        self.arguments, self.first, self.started = arguments, step, time.monotonic()
+        self.losses = []
+
+    def add(self, step, dense, answer):
+        self.losses.append((dense, answer))  # read only every hundred steps: that waits for a GPU
+        if step % 100:
+            return
+        arguments = self.arguments
+        dense, answer = (float(torch.stack(values).mean()) for values in zip(*self.losses))
+        speed = (step - self.first) * arguments.batch / (time.monotonic() - self.started)
+        line = (f'step {step} of {arguments.steps}: dense {dense:.4f}, answer {answer:.4f}, '
+                f'{speed:.0f} scenes a second')
+        print(line, flush=True)
+        with open(arguments.output / 'log.txt', 'a') as log:
+            print(line, file=log)
+        self.losses.clear()
 
 
 def write_model(model, processor, directory):
@@ -273,24 +310,43 @@ def write_model(model, processor, directory):
     FORMAT.write(directory)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--data', type=Path, required=True)
     parser.add_argument('--output', type=Path, required=True)
-    parser.add_argument('--steps', type=int, default=7_200)
-    parser.add_argument('--dense-steps', type=int, default=2_000)
-    parser.add_argument('--decay', type=int, default=2_600)
+    parser.add_argument('--scenes', type=int, default=200_000, help='how many different ones')
+    parser.add_argument('--render', type=int, default=0, help='processes that render meanwhile')
+    parser.add_argument('--mixture', type=Mixture.parse, default=Mixture(),
+                        help='goes with --render: see render_dataset.py')
+    parser.add_argument('--steps', type=int, default=14_000)
+    parser.add_argument('--dense-steps', type=int, default=3_000)
+    parser.add_argument('--decay', type=int, default=5_000)
     parser.add_argument('--batch', type=int, default=32)
     parser.add_argument('--learning-rate', type=float, default=8e-4)
     parser.add_argument('--dense-weight', type=float, default=1.0)
-    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--share', type=float, default=1.0, help='of the layers; 0.5: the half')
+    parser.add_argument('--save-every', type=int, default=500, help='steps')
+    parser.add_argument('--threads', type=int, default=os.cpu_count())
     parser.add_argument('--seed', type=int, default=0)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
     arguments.output.mkdir(parents=True, exist_ok=True)
     settings = {name: str(value) for name, value in sorted(vars(arguments).items())
-                if name not in ('data', 'output')}
+                if name not in ('data', 'output', 'render', 'threads')}
     (arguments.output / 'settings.json').write_text(json.dumps(settings, indent=2) + '\n')
-    model, processor = train(arguments)
+    renderer = get_context('spawn').Process(target=partial(
+        render_dataset, arguments.data, arguments.scenes, arguments.mixture, arguments.render))
+    if arguments.render:
+        renderer.start()
+    try:
+        model, processor = train(arguments)
+    finally:
+        if arguments.render:
+            renderer.terminate()
     write_model(model, processor, arguments.output / 'model')
 
 

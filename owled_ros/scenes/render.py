@@ -22,13 +22,15 @@ def render(scene):
     return _Painter(scene).paint()
 
 
-def patch_labels(scene, grid):
+def patch_labels(scene, grid, shown=1.0):
     """Return what each of grid x grid patches of the image shows, as the renderer knows it.
+
+    shown: the share of the image's height, around its middle, that the patches cover.
 
     Returns (objects, distances, lights, light_distances), each (grid, grid): objects are indices
     of OBJECTS, lights of LIGHT_STATES, distances in metres (0 where there is nothing).
     """
-    return _Labels(scene, grid).all()
+    return _Labels(scene, grid, shown).all()
 
 
 class _Painter:
@@ -281,8 +283,8 @@ class _Painter:
 class _Labels:
     """What the patches of an image show; nearer things hide farther ones."""
 
-    def __init__(self, scene, grid):
-        self.scene, self.grid = scene, grid
+    def __init__(self, scene, grid, shown):
+        self.scene, self.grid, self.shown = scene, grid, shown
         self.objects = np.zeros((grid, grid), np.int64)
         self.distances = np.zeros((grid, grid), np.float32)
         self.lights = np.zeros((grid, grid), np.int64)
@@ -321,7 +323,7 @@ class _Labels:
         u, v, _ = camera.project(max(float(x), TOUCHING), float(y) + np.array([width / 2, -width / 2]),
                                  np.array([high, low]))
         columns = u / camera.width * self.grid
-        rows = v / camera.height * self.grid
+        rows = ((v / camera.height - 0.5) / self.shown + 0.5) * self.grid
         if columns[1] <= 0 or columns[0] >= self.grid or rows[1] <= 0 or rows[0] >= self.grid:
             return None
         # A patch counts when the box covers a fifth of its width and height, or its best part.
