@@ -203,7 +203,7 @@ class DrivingNode(ManagedNode):
         settings = self._settings
         driver = self._load_driver(
             settings.model, device=settings.device, dtype=settings.dtype,
-            expected_hash=settings.model_hash)
+            backend=settings.backend, expected_hash=settings.model_hash)
         driver.warm_up()
         return DecisionLoop(
             driver, inputs=self._inputs, outlet=self._outlet, clock=self._time,

@@ -72,6 +72,9 @@ PARAMETERS = (
               changes=CONFIGURE),
     Parameter('dtype', 'auto', 'number format of the model',
               choices=('auto', 'float32', 'bfloat16', 'float16'), changes=CONFIGURE),
+    Parameter('backend', 'auto', 'what computes: auto measures, and says on owled/info what it '
+              'chose and why', choices=('auto', 'dense', 'sparse', 'transformers'),
+              changes=CONFIGURE),
     Parameter('autostart', True, 'configure and activate without a lifecycle manager',
               changes=START),
     Parameter('image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: '
