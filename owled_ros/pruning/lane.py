@@ -8,8 +8,8 @@ from owled_ros.pruning.replay import (
     Reached, hidden_from, hidden_of, replaced, run_until_reached, with_hidden)
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
-from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import ENTRY, Chain
+from owled_ros.pruning.streaming import StreamedModel, all_finite
+from owled_ros.pruning.structure import ENTRY, Chain, Projection
 
 LOGITS = 128    # tokens whose logits are in memory together: vocabularies are large
 
@@ -62,14 +62,22 @@ class Lane:
                 self._stash.put((self.name, 'tap', index, chain.root, position), hidden)
 
     def observe(self, chain: Chain, position: int, collector: Collector) -> None:
-        """Run every sample through one block, or the entry, without taking it on."""
+        """
+        Run every sample through one block, or the entry, without taking it on.
+
+        After the first sample the projection that came last is not computed any more: nothing
+        that is observed depends on what it puts out.
+        """
         with collector, torch.no_grad():
             if position == ENTRY:
                 for index in range(len(self.samples)):
                     self.run_to_root(index, chain)
             else:
+                unread = {}
                 for index in self.present():
-                    self._step(index, chain, position)
+                    with replaced(self._model.module, unread):
+                        self._run(index, chain, position)
+                    unread = unread or _unread(collector.last())
 
     def losses(self) -> tuple[float, int]:
         """
@@ -164,12 +172,15 @@ class Lane:
 
     @torch.no_grad()
     def _step(self, index: int, chain: Chain, position: int) -> torch.Tensor:
-        before = self.hidden(index) if position else None
-        hidden = self.run_block(self.call(index), chain, position, before)
-        if not torch.isfinite(hidden).all():
+        hidden = self._run(index, chain, position)
+        if not all_finite(hidden):
             raise UserError(f'The output of {chain.blocks[position].name} holds NaN or infinite '
                             'values: a calibration sample or the model is damaged.')
         return hidden
+
+    def _run(self, index: int, chain: Chain, position: int) -> torch.Tensor:
+        before = self.hidden(index) if position else None
+        return self.run_block(self.call(index), chain, position, before)
 
     def _leave(self) -> None:
         for index in range(len(self.samples)):
@@ -220,6 +231,15 @@ def _only(name, forward):
     def run(*args, **kwargs):
         raise Reached(hidden_from(forward(*args, **kwargs)))
     return run
+
+
+def _unread(projection: Projection | None) -> dict:
+    """Let a projection put out NaN, uncomputed, so that it shows if somebody reads it."""
+    def make(name, forward):
+        def run(x):
+            return x.new_full((*x.shape[:-1], projection.rows), torch.nan)
+        return run
+    return {projection.name: make} if projection else {}
 
 
 def _stub(chain: Chain, hidden: torch.Tensor | None):

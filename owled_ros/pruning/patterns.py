@@ -71,7 +71,7 @@ def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _lowest_of_rows(scores: torch.Tensor, size: int) -> torch.Tensor:
-    """Choose the ``size`` lowest scores of every row (selecting costs half of what sorting does)."""
+    """Choose the ``size`` lowest of every row: selecting takes half the time of sorting."""
     highest = scores.kthvalue(size, dim=1, keepdim=True).values
     mask = scores <= highest
     tied = (mask.sum(1) > size).nonzero()[:, 0]
@@ -84,11 +84,4 @@ def _lowest_of_rows(scores: torch.Tensor, size: int) -> torch.Tensor:
 
 def lowest_of_all(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Choose the ``count`` lowest scores of a whole matrix; ties go to the first."""
-    if count == 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    flat = scores.flatten()
-    highest = flat.kthvalue(count).values       # several times faster than sorting all of them
-    chosen = flat < highest
-    ties = (flat == highest).nonzero()[:count - int(chosen.sum())]
-    chosen[ties] = True
-    return chosen.reshape(scores.shape)
+    return lowest(scores.reshape(1, -1), count).reshape(scores.shape)

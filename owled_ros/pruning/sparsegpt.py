@@ -19,7 +19,7 @@ def prune_by_sparsegpt(weight: torch.Tensor, statistic, cut: Cut):
     :param weight: rows x columns
     :param statistic: ``InputHessian``, H = X^T X (columns x columns)
     """
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     weight = weight.clone()
     mask = torch.zeros_like(weight, dtype=torch.bool)
     factor = inverse_factor(statistic.total)

@@ -14,6 +14,9 @@ from owled_ros.errors import UserError
 from owled_ros.pruning.structure import Projection
 
 
+PANEL = 512     # columns of a Hessian that are computed together
+
+
 class Statistic:
     """
     A sum over all tokens.
@@ -66,7 +69,10 @@ class InputHessian(Statistic):
     def add(self, x: torch.Tensor) -> None:
         """Take in inputs (tokens x columns)."""
         x = x.float()
-        self.total.addmm_(x.T, x)
+        for start in range(0, x.shape[1], PANEL):   # H is symmetric: one triangle is computed
+            end = start + PANEL
+            self.total[start:end, start:].addmm_(x[:, start:end].T, x[:, start:])
+            self.total[end:, start:end] = self.total[start:end, end:].T
 
     def is_finite(self) -> bool:
         """Say whether nothing that was taken in was NaN or infinite."""
@@ -96,6 +102,7 @@ class Collector:
         self._statistic = statistic
         self._of = {}           # projection -> statistic
         self._previous = None   # the tensor seen last, and its statistic
+        self._calls = []        # projections, in the order in which they were called
         self._hooks = []
 
     def __enter__(self):
@@ -116,9 +123,16 @@ class Collector:
                             'do, or leave it dense with an exclude expression.')
         return self._of[projection]
 
+    def last(self) -> Projection | None:
+        """Return the projection that was called last; None if it was called before that too."""
+        if self._calls and self._calls.count(self._calls[-1]) == 1:
+            return self._calls[-1]
+        return None
+
     def _hook(self, projection: Projection):
         def see(module, args):
             x = args[0]
+            self._calls.append(projection)
             known = self._of.get(projection)
             if self._previous is not None and self._previous[0] is x \
                     and known in (None, self._previous[1]):

@@ -106,13 +106,13 @@ def test_dense_wanda_equals_a_second_implementation(llava_dir, samples, tmp_path
 ])
 def test_no_pass_that_is_not_needed(
         llava_dir, samples, tmp_path, monkeypatch, settings, steps_a_sample):
-    steps, step = Counter(), Lane._step
+    steps, step = Counter(), Lane._run
 
     def counted(lane, *args):
         steps['held out' if lane.name in ('dense', 'pruned') else 'calibration'] += 1
         return step(lane, *args)
 
-    monkeypatch.setattr(Lane, '_step', counted)
+    monkeypatch.setattr(Lane, '_run', counted)
     run(llava_dir, samples, tmp_path / 'out', **settings)
     blocks = 6
     assert steps == {'calibration': steps_a_sample * blocks * len(samples),
