@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning.inspection import inspect_model
 from owled_ros.pruning.lane import Lane
 
 
@@ -197,6 +198,15 @@ def test_the_budget_is_exact(llava_dir, samples, tmp_path, settings):
         assert all(block['sparsity'] <= 0.9905 for block in blocks)
     zeros = masks(load(tmp_path / 'out'))
     assert sum(int(mask.sum()) for mask in zeros.values()) == sparsity['pruned_weights']
+
+
+def test_a_pruned_projector_is_inspected_too(llava_dir, samples, tmp_path):
+    record = run(llava_dir, samples, tmp_path / 'out', components='projector', sparsity=0.4)
+    found = {b['component']: b for b in inspect_model(tmp_path / 'out')['blocks']}
+    assert found['projector']['zeros'] == record['sparsity']['pruned_weights']
+    assert found['projector']['weights'] == record['sparsity']['prunable_weights']
+    assert found['language']['zeros'] == found['vision']['zeros'] == 0
+    assert 'projector' not in {b['component'] for b in inspect_model(llava_dir)['blocks']}
 
 
 def test_what_is_left_out_stays_as_it_was(llava_dir, samples, tmp_path):
