@@ -56,7 +56,8 @@ def draw_projections(record: dict) -> bytes:
     """Draw sparsity (above) and outlier share (below) of every projection: kind over depth."""
     groups = by_component(record)
     kinds = {name: _kinds(blocks) for name, blocks in groups.items()}
-    widths = [max(len(blocks), 3) + 1.5 for blocks in groups.values()]
+    narrowest = 0.05 * sum(map(len, groups.values()))
+    widths = [max(len(blocks), narrowest) + 0.5 for blocks in groups.values()]
     rows = max(map(len, kinds.values()))
     figure = Figure(figsize=(min(3.0 * len(groups) + 0.42 * sum(widths), 16),
                              2 * (0.36 * rows + 1.1)), layout='constrained')

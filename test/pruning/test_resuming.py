@@ -10,7 +10,7 @@ import pytest
 from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings, progress, prune, shards, stash
 
-SETTINGS = PruningSettings(sparsity=0.6, activation_bytes=20_000)
+SETTINGS = PruningSettings(sparsity=0.6, components='all', activation_bytes=20_000)
 DENSE = replace(SETTINGS, statistics='dense', method='sparsegpt')
 
 
@@ -120,7 +120,7 @@ def test_an_interrupted_run_of_something_else_is_thrown_away(
 
 def test_two_runs_do_not_share_an_output(llava_dir, samples, tmp_path):
     def start_another(line):
-        if '(2/6)' not in line:
+        if '(2/7)' not in line:
             return
         with pytest.raises(UserError, match='Another process is writing'):
             run(llava_dir, samples, tmp_path / 'out')
