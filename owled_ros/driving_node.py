@@ -26,6 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from owled_ros.driver.action import ActionLimiter, Status
 from owled_ros.driver.memory import free_caches
+from owled_ros.driver.process import DriverProcess, load_embedded_or_named
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
 from owled_ros.ros import heartbeat, messages, parameters, qos
@@ -57,20 +58,15 @@ EXECUTOR_THREADS = 8
 LOAD_AGAIN = 'clean the node up and configure it to load the model again'
 
 
-def load_embedded_or_named(model, **how):
-    """Load a Driver; imports torch, so only the worker calls it."""
-    from owled_ros.driver.driver import Driver
-    return Driver.load(model, **how)
-
-
 class DrivingNode(ManagedNode):
     """A managed node; see the README for its topics and config/driving.yaml for parameters."""
 
     def __init__(self, load_driver=load_embedded_or_named, **arguments):
         """Declare, publish, subscribe; nothing is loaded before `configure`.
 
-        load_driver(model, *, device, dtype, expected_hash) -> a Driver, called in the thread
-        that will own it. Raises rclpy's ParameterException for a parameter that cannot be.
+        load_driver(model, *, device, dtype, backend, expected_hash) -> a Driver, called in the
+        thread that will own it; with the parameter model_process in a process of its own, which
+        imports it. Raises rclpy's ParameterException for a parameter that cannot be.
         """
         super().__init__('driving_node', **arguments)
         self._load_driver = load_driver
@@ -171,7 +167,8 @@ class DrivingNode(ManagedNode):
         try:
             self._settings = parameters.Settings(parameters.current(self))
             self._time.tolerance = self._settings.max_clock_skew
-            self._worker = ModelWorker(self._load)
+            stopping = threading.Event()
+            self._worker = ModelWorker(lambda: self._load(stopping), stopping)
             self._driver = self._worker.wait_until_loaded(
                 self._ending, self._settings.load_limit).driver
         except (UserError, InterruptedError) as error:
@@ -198,13 +195,21 @@ class DrivingNode(ManagedNode):
         self._release()
         return TransitionCallbackReturn.FAILURE
 
-    def _load(self):
+    def _load(self, stopping):
         """Load the model; return the DecisionLoop around it. Runs in the worker's thread."""
         settings = self._settings
-        driver = self._load_driver(
-            settings.model, device=settings.device, dtype=settings.dtype,
-            backend=settings.backend, expected_hash=settings.model_hash)
-        driver.warm_up()
+        how = {'device': settings.device, 'dtype': settings.dtype,
+               'backend': settings.backend, 'expected_hash': settings.model_hash}
+        if settings.model_process:
+            driver = DriverProcess(self._load_driver, stopping, settings.model, **how)
+        else:
+            driver = self._load_driver(settings.model, **how)
+        try:
+            driver.warm_up()
+        except BaseException:
+            if settings.model_process:
+                driver.close()
+            raise
         return DecisionLoop(
             driver, inputs=self._inputs, outlet=self._outlet, clock=self._time,
             counters=self._counters, publish_explanation=self._publish_explanation,
@@ -283,14 +288,21 @@ class DrivingNode(ManagedNode):
     def _give_up_a_lost_model(self):
         """Say MODEL_ERROR and become inactive when nothing can be expected of the worker."""
         ticket, lost = self._outlet.ticket(), self._lost()
-        if ticket is not None and lost:
-            self._outlet.refuse(Refused(Status.MODEL_ERROR, lost), ticket)
-            self.transition('deactivate')
+        if ticket is None or not lost:
+            return
+        if isinstance(self._driver, DriverProcess) and not self._worker.ended:
+            self._log_failure(f'{lost}; its process is killed')
+            self._driver.kill()  # the worker notices, says so, and starts another one
+            return
+        self._outlet.refuse(Refused(Status.MODEL_ERROR, lost), ticket)
+        self.transition('deactivate')
 
     def _lost(self):
         """Why nothing can be expected of the model any more, or ''."""
-        worker = self._worker
-        return '' if worker is None else worker.failure(self._settings.hang_limit)
+        worker, settings = self._worker, self._settings
+        if worker is None:
+            return ''
+        return worker.ended or worker.hangs(settings.hang_limit, settings.load_limit)
 
     def _publish_action(self, report):
         self._log_status(report)

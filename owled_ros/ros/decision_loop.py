@@ -5,7 +5,10 @@ import time
 
 from owled_ros.driver.action import InvalidAction, Status
 from owled_ros.driver.memory import free_caches, is_out_of_memory, OutOfMemory
+from owled_ros.driver.process import DriverProcess, ProcessEnded
 from owled_ros.ros.refused import one_line, Refused
+
+MAX_RESTARTS = 3  # of the model's process without an action in between
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,19 @@ class DecisionLoop:
         self._explaining = None  # (report, ticket, stream)
         self._just_decided = False
         self._text = ''
+        self._restarts = 0  # of the model's process, since the last action
+        self.loading = False
+
+    def close(self):
+        """End the model's process, if it has one."""
+        if isinstance(self.driver, DriverProcess):
+            self.driver.close()
 
     def step(self, timeout):
         """Decide on the newest frame, or go on explaining, or wait up to `timeout` [s].
 
-        Raises OutOfMemory when the model cannot go on; what else it raises is said frame by frame.
+        Raises OutOfMemory or ProcessEnded when the model cannot go on; what else it raises is
+        said frame by frame.
         """
         # A model slower than the camera always has a frame waiting; between two actions it
         # writes a slice all the same, or there would never be an explanation.
@@ -76,6 +87,8 @@ class DecisionLoop:
         except OutOfMemory as error:
             self._refuse(Refused(Status.MODEL_ERROR, str(error)), frame, began)
             raise
+        except ProcessEnded as error:
+            self._start_again(error, frame.ticket, frame.stamp)
         except BaseException as error:  # SystemExit too: a model must not end its thread
             self._log(f'the model failed: {type(error).__name__}: {error}')
             self._refuse(Refused(Status.MODEL_ERROR, 'the model failed: ' + one_line(error)),
@@ -109,8 +122,27 @@ class DecisionLoop:
     def _refuse(self, refusal, frame, began):
         self._outlet.refuse(refusal, frame.ticket, frame.stamp, time.monotonic() - began)
 
+    def _start_again(self, error, ticket, stamp):
+        """Say that the model's process has ended, and start another one."""
+        self._counters.count('processes ended')
+        self._log(str(error))
+        self._outlet.refuse(Refused(Status.MODEL_ERROR, str(error)), ticket, stamp)
+        self._explaining = None
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            raise ProcessEnded(f'{error}, and so did {MAX_RESTARTS} before it')
+        self.loading = True
+        self._outlet.model_restarts(True)
+        try:
+            self.driver.restart()
+            self.driver.warm_up()
+        finally:
+            self._outlet.model_restarts(False)
+            self.loading = False
+
     def _after(self, report, frame, picture, decision):
         """The action is out: now its explanation may begin, and who watches may see it."""
+        self._restarts = 0
         if self._explaining is None and self._outlet.settings.explain:
             self._begin_explanation(report, frame, decision)
         try:
@@ -133,6 +165,9 @@ class DecisionLoop:
         settings = self._outlet.settings
         try:
             complete = stream.advance(settings.explanation_slice)
+        except ProcessEnded as error:
+            self._start_again(error, ticket, report.stamp)
+            return
         except BaseException as error:
             self._explanation_failed(error)
             return

@@ -119,7 +119,8 @@ class Diagnosis:
 
     def _model(self, now, counts):
         values = {'busy (s)': now.busy}
-        values |= {name: counts[name] for name in ('out of memory', 'models left behind')}
+        values |= {name: counts[name] for name in (
+            'out of memory', 'processes ended', 'models left behind')}
         findings = Findings(now.settings)
         if now.lost:
             findings.add(ERROR, now.lost)

@@ -19,7 +19,7 @@ class FrameGate:
     """
 
     def __init__(self):
-        """Know of no frame yet; a new time (activation, a clock that went back) takes a new gate."""
+        """Know of no frame yet; a new activation, or a clock that went back, takes a new gate."""
         self._last_stamp = None
         self._size = None
         self._picture = None

@@ -43,17 +43,21 @@ class ModelWorker:
     its senses later, it finds that it was asked to stop, and ends.
     """
 
-    def __init__(self, load, poll=0.1):
-        """Take `load()`, whose result's `step(timeout)` does one piece of work or waits for it."""
+    def __init__(self, load, stopping=None, poll=0.1):
+        """Take `load()`, whose result's `step(timeout)` does one piece of work or waits for it.
+
+        While its `loading` is true it may take as long as loading may; `close()` ends it.
+        stopping: the threading.Event that `stop` sets, where the work wants to know of it.
+        """
         self._load = load
         self._poll = poll
-        self._stopping = threading.Event()
+        self._stopping = stopping or threading.Event()
         self._loaded = threading.Event()
         self._thread = threading.Thread(target=self._run, name='model', daemon=True)
         self._work = None
         self._error = None
         self._step_began = None  # s, steady
-        self._end = ''           # why it ended by itself
+        self.ended = ''          # why it ended by itself, in one sentence
         self._thread.start()
 
     def wait_until_loaded(self, give_up, limit):
@@ -80,15 +84,15 @@ class ModelWorker:
         began = self._step_began
         return 0.0 if began is None else time.monotonic() - began
 
-    def failure(self, hang_limit):
-        """Return why nothing can be expected of it any more, in one sentence, or ''."""
-        if self._end:
-            return self._end
-        busy = self.busy()
-        if busy > hang_limit:
-            return (f'the model hangs: it has been at one piece of work for {busy:.1f} s; '
-                    f'hang_limit is {hang_limit:g} s')
-        return ''
+    def hangs(self, hang_limit, load_limit):
+        """Return in one sentence that a piece of work takes too long (limits in s), or ''."""
+        busy, name, limit = self.busy(), 'hang_limit', hang_limit
+        if self._work is not None and self._work.loading:
+            name, limit = 'load_limit', load_limit
+        if busy <= limit:
+            return ''
+        return (f'the model hangs: it has been at one piece of work for {busy:.1f} s; '
+                f'{name} is {limit:g} s')
 
     def stop(self, timeout):
         """Ask the thread to end; return False when it is still at it after `timeout` [s]."""
@@ -111,6 +115,7 @@ class ModelWorker:
                 self._work.step(self._poll)
         except BaseException as error:
             # A sentence only: the exception would keep what its frames hold in memory.
-            self._end = one_line(error)
+            self.ended = one_line(error)
         finally:
             self._step_began = None
+            self._work.close()

@@ -102,6 +102,10 @@ class ActionOutlet:
             if self._good(ticket):
                 self._watchdog.model_ends()
 
+    def model_restarts(self, begins):
+        """The model's process is started again, or that is over."""
+        self._watchdog.model_restarts(begins)
+
     def offer(self, action, frame, ego, command, compute_time):
         """Publish a decoded Action as OK, or why not; return its ActionReport or None.
 

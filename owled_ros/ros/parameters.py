@@ -75,6 +75,8 @@ PARAMETERS = (
     Parameter('backend', 'auto', 'what computes: auto measures, and says on owled/info what it '
               'chose and why', choices=('auto', 'dense', 'sparse', 'transformers'),
               changes=CONFIGURE),
+    Parameter('model_process', False, 'run the model in a process of its own, which is killed '
+              'when it hangs and started again when it ends', changes=CONFIGURE),
     Parameter('autostart', True, 'configure and activate without a lifecycle manager',
               changes=START),
     Parameter('image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: '

@@ -25,6 +25,7 @@ class Watchdog:
             self._odometry = False
             self._refusal = None  # (time, Refused)
             self._busy_since = None
+            self._restarting = False
 
     def frame_came(self, now):
         with self._lock:
@@ -47,6 +48,10 @@ class Watchdog:
         with self._lock:
             self._busy_since = None
 
+    def model_restarts(self, begins):
+        with self._lock:
+            self._restarting = begins
+
     def good_came(self, now):
         with self._lock:
             self._silent_since = now
@@ -64,6 +69,8 @@ class Watchdog:
             return self._verdict(now, deadline)
 
     def _verdict(self, now, deadline):
+        if self._restarting:
+            return Refused(Status.MODEL_ERROR, 'the process of the model is being started again')
         if self._busy_since is not None and now - self._busy_since >= deadline:
             return Refused(Status.DEADLINE_MISSED, 'the model has been at one frame for '
                            f'{now - self._busy_since:.2f} s; the deadline is {deadline:g} s')

@@ -4,12 +4,13 @@ The script is the parameter `model`: 'scripted' or 'scripted:word=number,...', o
 delay [s] per decision, words of the explanation, pause [s] per token, load [s], warm [s] of
 warming up, hang [s] of a hang, turn (1: turns left always), wild (1: out of limits always),
 broken_load (1: loading raises), out_of_memory_from: the number of the decision from which on
-there is no memory, and hang_at, raise_at, nonsense_at, nan_at, wild_at, out_of_memory_at: that
-at which it happens.
+there is no memory, and hang_at, raise_at, nonsense_at, nan_at, wild_at, out_of_memory_at, die_at
+(its process ends with status 3): that at which it happens.
 """
 
 from dataclasses import dataclass
 import math
+import os
 import sys
 import time
 
@@ -71,6 +72,8 @@ class ScriptedDriver:
 
     def decide(self, frame, ego, command):
         self.decisions += 1
+        if self._now('die_at'):
+            os._exit(3)
         if self._now('hang_at'):
             time.sleep(self.script.get('hang', FOREVER))
         time.sleep(self.script.get('delay', 0))

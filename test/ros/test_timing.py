@@ -250,6 +250,10 @@ class Steps:
     def __init__(self, hang=None):
         self.count = 0
         self.hang = hang
+        self.loading = self.closed = False
+
+    def close(self):
+        self.closed = True
 
     def step(self, timeout):
         self.count += 1
@@ -298,26 +302,29 @@ def test_loading_is_bounded_in_time():
 def test_a_hanging_worker_is_noticed_and_left_behind():
     hang = threading.Event()
     worker = ModelWorker(lambda: Steps(hang))
-    worker.wait_until_loaded(threading.Event(), 5.0)
-    assert worker.failure(60.0) == '' and worker.busy() < 60.0
+    steps = worker.wait_until_loaded(threading.Event(), 5.0)
+    assert worker.hangs(60.0, 60.0) == '' and worker.busy() < 60.0
     time.sleep(0.1)
-    assert 'the model hangs' in worker.failure(0.05) and worker.busy() >= 0.1
+    assert 'hang_limit is 0.05' in worker.hangs(0.05, 60.0) and worker.busy() >= 0.1
+    steps.loading = True
+    assert worker.hangs(0.05, 60.0) == '' and 'load_limit' in worker.hangs(0.05, 0.06)
     assert not worker.stop(0.05)
     hang.set()
     assert worker.stop(5.0)
-    assert worker.failure(0.05) == '' and worker.busy() == 0.0
+    assert worker.hangs(0.05, 0.05) == '' and worker.busy() == 0.0
+    assert worker.ended == '' and steps.closed
 
 
 @pytest.mark.parametrize('error', [RuntimeError('no more\nand a trace'), SystemExit('no more')])
 def test_what_ends_the_worker_is_kept_as_a_sentence(error):
-    class Broken:
+    class Broken(Steps):
         def step(self, timeout):
             raise error
 
     worker = ModelWorker(Broken)
     worker.wait_until_loaded(threading.Event(), 5.0)
     assert worker.stop(5.0)
-    assert worker.failure(5.0) == 'no more' and worker.busy() == 0.0
+    assert worker.ended == 'no more' and worker.busy() == 0.0
 
 
 def test_percentiles():

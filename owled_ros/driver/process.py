@@ -1,0 +1,283 @@
+"""A Driver in a process of its own: it can hang, crash or be killed without the caller.
+
+What crosses between the two is plain: a picture in shared memory, and short JSON texts, each sent
+as one block of bytes through a socket pair. Nothing is pickled. The shared memory is anonymous
+(memfd) and the process dies with the thread that started it, so that neither is left behind.
+"""
+
+import contextlib
+import ctypes
+from dataclasses import dataclass
+from importlib import import_module
+import json
+import math
+from multiprocessing.connection import Connection
+import mmap
+import os
+from pathlib import Path
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+
+from owled_ros.driver.action import Action, Command, EgoState, InvalidAction, Maneuver, Route
+from owled_ros.driver.memory import free_caches, is_out_of_memory
+from owled_ros.errors import UserError
+
+POLL = 0.1        # s between looks at whether the caller was asked to stop
+PATIENCE = 5.0    # s for a process that was killed to be gone
+LARGEST = 1 << 20  # bytes of a text; none of ours comes near
+LONGEST = 2000     # characters of an error that are told
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+FACTS = ('name', 'hash', 'backend', 'backend_reason', 'requested_sparsity', 'measured_sparsity')
+ERRORS = {'user': UserError, 'action': InvalidAction, 'memory': MemoryError}
+
+
+class ProcessEnded(RuntimeError):
+    """The process of the model is gone; `restart` starts another one."""
+
+
+def load_embedded_or_named(model, **how):
+    """Load a Driver; imports torch, so only who computes calls it."""
+    from owled_ros.driver.driver import Driver
+    return Driver.load(model, **how)
+
+
+# The caller's side ---------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Decision:
+    """An action as decoded, before any limit."""
+
+    action: Action
+
+
+class ExplanationStream:
+    """The explanation that the process writes."""
+
+    def __init__(self, driver):
+        self._driver = driver
+        self.text, self.complete, self.confidence = '', False, 1.0
+
+    def advance(self, tokens):
+        """Decode up to `tokens` more; return True when the explanation is complete."""
+        told = self._driver.ask('advance', tokens=tokens)
+        self.text, self.complete = told['text'], told['complete']
+        self.confidence = told['confidence']
+        return self.complete
+
+
+class DriverProcess:
+    """Has the methods of a Driver. One thread's own, but for `kill`."""
+
+    def __init__(self, load, stopping, model, **how):
+        """Start the process; it calls load(model, **how), a function that can be imported.
+
+        stopping: threading.Event; InterruptedError from any method when it is set. Raises what
+        loading raises: UserError, MemoryError, or RuntimeError.
+        """
+        self._load = _name(load)
+        self._stopping = stopping
+        self._asked = {'model': model, 'how': how}
+        self._process = self._connection = None
+        self._memory = os.memfd_create('owled_ros-frame')
+        self._picture = None  # the memory, mapped
+        try:
+            self.restart()
+        except BaseException:
+            self.close()
+            raise
+
+    def restart(self):
+        """Start the process anew and load the model there."""
+        self._end()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', 'owled_ros.driver.process', self._load,
+                 str(theirs.fileno()), str(self._memory), str(os.getpid())],
+                stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), self._memory),
+                env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
+        self._connection = Connection(ours.detach())
+        told = self.ask('load', **self._asked)
+        vars(self).update({name: told[name] for name in FACTS})
+
+    def warm_up(self):
+        self.ask('warm_up')
+
+    def decide(self, frame, ego, command):
+        """Decode the action for a frame (height, width, 3) uint8 RGB and an EgoState."""
+        self._show(frame)
+        told = self.ask('decide', shape=frame.shape, command=[int(command.route),
+                                                              command.speed_limit],
+                        ego=[ego.speed, ego.yaw_rate, ego.acceleration])
+        return Decision(_action(told))
+
+    def explain(self, decision):
+        """Return the ExplanationStream of the decision that was made last."""
+        self.ask('explain')
+        return ExplanationStream(self)
+
+    def kill(self):
+        """End the process at once, from any thread; who waits for it gets ProcessEnded."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self):
+        """End the process and free the memory that is shared with it."""
+        self._end()
+        self._picture = None
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
+
+    def ask(self, what, **details):
+        """Have something done, and return what is told of it; raise what it raised."""
+        try:
+            self._connection.send_bytes(json.dumps({'do': what} | details).encode())
+            while not self._connection.poll(POLL):
+                if self._stopping.is_set():
+                    raise InterruptedError('the model was stopped')
+            told = json.loads(self._connection.recv_bytes(LARGEST))
+        except (EOFError, OSError) as error:
+            if isinstance(error, InterruptedError):
+                raise
+            raise ProcessEnded(f'the process of the model has ended ({self._how_it_ended()})') \
+                from None
+        if 'error' in told:
+            raise ERRORS.get(told['error'], RuntimeError)(told['words'])
+        return told
+
+    def _show(self, frame):
+        if self._picture is None or len(self._picture) < frame.nbytes:
+            os.ftruncate(self._memory, frame.nbytes)
+            self._picture = mmap.mmap(self._memory, frame.nbytes)
+        np.frombuffer(self._picture, np.uint8, frame.size)[:] = frame.reshape(-1)
+
+    def _how_it_ended(self):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._process.wait(PATIENCE)
+            return signal.Signals(-status).name if status < 0 else f'exit status {status}'
+        return 'it closed its ears'
+
+    def _end(self):
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+            self._process = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _name(load):
+    """The words by which another process finds a function: module:name."""
+    module = load.__module__
+    if module == '__main__':
+        module = Path(sys.modules[module].__file__).stem
+    return f'{module}:{load.__qualname__}'
+
+
+def _action(told):
+    """The Action in an answer; what is no maneuver is left for those who check actions."""
+    maneuver = told['maneuver']
+    if maneuver in set(Maneuver):
+        maneuver = Maneuver(maneuver)
+    return Action(told['acceleration'], told['curvature'], maneuver, told['confidence'])
+
+
+# The process's side --------------------------------------------------------------------------
+
+class Server:
+    """Does what it is asked to, one thing at a time, until nobody is there to ask."""
+
+    def __init__(self, load, connection, memory):
+        self._load, self._connection, self._memory = load, connection, memory
+        self._driver = self._decision = self._stream = None
+        self._shared = self._frame = None
+
+    def serve(self):
+        while True:
+            try:
+                asked = json.loads(self._connection.recv_bytes(LARGEST))
+            except (EOFError, OSError):
+                return
+            self._connection.send_bytes(json.dumps(self._answer(asked)).encode())
+
+    def _answer(self, asked):
+        try:
+            return getattr(self, 'do_' + asked.pop('do'))(**asked) or {}
+        except BaseException as error:  # SystemExit too: it is said, not done
+            told = {'error': _kind(error), 'words': str(error)[:LONGEST] or type(error).__name__}
+        # Here the exception is gone, and with it what its frames held.
+        if told['error'] == 'memory':
+            self._stream = self._decision = None
+            free_caches()
+        return told
+
+    def do_load(self, model, how):
+        self._driver = self._load(model, **how)
+        return {name: getattr(self._driver, name) for name in FACTS}
+
+    def do_warm_up(self):
+        self._driver.warm_up()
+
+    def do_decide(self, shape, ego, command):
+        size = math.prod(shape)
+        # Both are kept: to map and to fill fresh pages takes longer than to copy a picture.
+        if self._shared is None or len(self._shared) < size:
+            self._shared = mmap.mmap(self._memory, size)
+        if self._frame is None or self._frame.shape != tuple(shape):
+            self._frame = np.empty(shape, np.uint8)
+        self._frame.reshape(-1)[:] = np.frombuffer(self._shared, np.uint8, size)
+        self._decision = self._driver.decide(
+            self._frame, EgoState(*ego), Command(Route(command[0]), command[1]))
+        action = self._decision.action
+        return {'acceleration': _plain(action.acceleration), 'curvature': _plain(action.curvature),
+                'confidence': _plain(action.confidence), 'maneuver': _plain(action.maneuver)}
+
+    def do_explain(self):
+        self._stream = self._driver.explain(self._decision)
+
+    def do_advance(self, tokens):
+        complete = self._stream.advance(tokens)
+        return {'text': self._stream.text, 'complete': bool(complete),
+                'confidence': _plain(self._stream.confidence)}
+
+
+def _plain(value):
+    """A number as JSON has it; what is none goes as its text, and is refused over there."""
+    if isinstance(value, int):
+        return int(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _kind(error):
+    if isinstance(error, InvalidAction):
+        return 'action'
+    if isinstance(error, UserError):
+        return 'user'
+    return 'memory' if is_out_of_memory(error) else 'other'
+
+
+def main(load, connection, memory, parent):
+    """Be the process of a DriverProcess."""
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        return  # it died before it could be noticed
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the caller, which ends this one
+    module, _, path = load.partition(':')
+    function = import_module(module)
+    for name in path.split('.'):
+        function = getattr(function, name)
+    Server(function, Connection(int(connection)), int(memory)).serve()
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

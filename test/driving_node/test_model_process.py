@@ -1,0 +1,98 @@
+"""The model in a process of its own: killed, hanging, or dying again and again."""
+
+import os
+from pathlib import Path
+import signal
+
+from rig import PROGRAM
+
+from owled_ros.msg import DrivingAction
+
+
+def model_process(rig):
+    """Return the id of the model's process, or None."""
+    for folder in Path('/proc').iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            parent = int((folder / 'stat').read_text().rpartition(')')[2].split()[1])
+            if parent == rig.process.pid and b'owled_ros.driver.process' in \
+                    (folder / 'cmdline').read_bytes():
+                return int(folder.name)
+        except (OSError, IndexError):
+            continue  # it ended while it was looked at
+    return None
+
+
+def alive(process):
+    try:
+        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+def drives(rig, since=0):
+    rig.drive(lambda: rig.heard(DrivingAction.OK, since), 'an action')
+
+
+def test_it_is_killed_and_starts_again(start):
+    rig = start('scripted:words=6', model_process=True)
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.OK) and rig.explanations, 'action and explanation')
+    assert rig.explanations[0].text == 'word0 word1 word2 word3 word4 word5'
+    first = model_process(rig)
+    os.kill(first, signal.SIGKILL)
+    since = len(rig.actions)
+    error = rig.drive(lambda: rig.heard(DrivingAction.MODEL_ERROR, since), 'the end of it')
+    assert 'has ended (SIGKILL)' in error.reason
+    drives(rig, len(rig.actions))
+    assert rig.state() == 'active' and model_process(rig) not in (first, None)
+    # It ends with its configuration, and another configuration has another one.
+    second = model_process(rig)
+    assert rig.change('deactivate') and rig.change('cleanup') and not alive(second)
+    assert rig.change('configure') and rig.change('activate')
+    drives(rig, len(rig.actions))
+
+
+def test_one_that_hangs_is_killed_and_starts_again(start):
+    rig = start('scripted:hang_at=3', model_process=True, deadline=0.5, max_frame_age=0.5,
+                hang_limit=1.5)
+    rig.wait_until_heard()
+    drives(rig)
+    first = model_process(rig)
+    error = rig.drive(lambda: rig.heard(DrivingAction.MODEL_ERROR), 'the end of patience')
+    assert 'SIGKILL' in error.reason and 'its process is killed' in rig.words()
+    assert DrivingAction.DEADLINE_MISSED in rig.statuses()
+    drives(rig, len(rig.actions))
+    assert not alive(first) and rig.state() == 'active'
+
+
+def test_one_that_dies_again_and_again_is_given_up(start):
+    rig = start('scripted:die_at=1', model_process=True)
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.INACTIVE), 'the end of patience')
+    assert rig.state() == 'inactive' and not rig.change('activate')
+    assert 'exit status 3' in rig.words() and model_process(rig) is None
+    assert rig.change('cleanup') and rig.set('model', 'scripted').successful
+    assert rig.change('configure') and rig.change('activate')
+    drives(rig, len(rig.actions))
+
+
+def test_it_ends_with_the_node(start):
+    for number, script in ((signal.SIGTERM, 'scripted:hang_at=1'), (signal.SIGKILL, 'scripted')):
+        rig = start(script, program=PROGRAM, model_process=True, deadline=0.5, max_frame_age=0.5)
+        rig.wait_until_heard()
+        rig.drive(lambda: DrivingAction.DEADLINE_MISSED in rig.statuses() or
+                  rig.heard(DrivingAction.OK), 'a hang, or an action')
+        child = model_process(rig)
+        status, seconds = rig.signal(number)
+        assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL) and seconds < 2.0
+        rig.wait(lambda: not alive(child), 'the end of the model')
+
+
+def test_a_load_that_takes_too_long_leaves_no_process(start):
+    rig = start('scripted:load=60', autostart=False, model_process=True, load_limit=2.0)
+    rig.state()
+    assert not rig.change('configure')
+    assert 'not loaded and warm within 2 s' in rig.words()
+    rig.wait(lambda: model_process(rig) is None, 'the end of its process')
