@@ -217,9 +217,9 @@ class Rig:
         """Publish a whole message, or the bytes of one."""
         self._image.publish(message)
 
-    def compressed(self, data, age=0.0):
+    def compressed(self, data, age=0.0, stamp=None):
         message = CompressedImage(format='jpeg', data=data)
-        message.header.stamp = self._stamp(age, None)
+        message.header.stamp = self._stamp(age, stamp)
         self._compressed.publish(message)
         return nanoseconds(message.header.stamp)
 
