@@ -136,7 +136,10 @@ def _again(record: dict) -> str:
         return (f'<pre>{html.escape(record["data"]["command"])}</pre><p>With the same inputs and '
                 'versions (below) it gives the same bytes. In Python:</p>'
                 f'<pre>{html.escape(record["python"])}</pre>')
-    return f'<pre>{html.escape(record["python"])}</pre>'
+    live = any(source['kind'] == 'live drive' for source in record['data'].get('sources', ()))
+    note = ('<p>The drive was live and its frames were not kept: on another drive the result will '
+            'be another one.</p>' if live else '')
+    return f'<pre>{html.escape(record["python"])}</pre>{note}'
 
 
 def _block_table(record: dict) -> str:
