@@ -71,15 +71,15 @@ class Cell:
 
 
 def table_cells(draw: int) -> list[Cell]:
-    """Return the cells of the main table for one draw of calibration samples."""
-    cells = []
-    for sparsity in reversed(SPARSITIES):
-        common = {'sparsity': sparsity, 'draw': draw}
-        cells += [Cell(**OURS, **common), Cell('wanda', **common), Cell('wanda', 'owl', **common),
-                  Cell('random', seed=draw, **common)]
-    if draw == 0:   # magnitude knows nothing of calibration samples
-        cells += [Cell('magnitude', sparsity=sparsity) for sparsity in SPARSITIES]
-    return cells
+    """Return ours and Wanda's cells of the main table for one draw of calibration samples."""
+    return [Cell(**side, sparsity=sparsity, draw=draw) for sparsity in reversed(SPARSITIES)
+            for side in (OURS, {'method': 'wanda'}, {'method': 'wanda', 'allocation': 'owl'})]
+
+
+def control_cells(draw: int) -> list[Cell]:
+    """Return random pruning, and once magnitude, which knows nothing of calibration samples."""
+    cells = [Cell('random', sparsity=sparsity, draw=draw, seed=draw) for sparsity in SPARSITIES]
+    return cells + [Cell('magnitude', sparsity=s) for s in SPARSITIES if draw == 0]
 
 
 def sparsegpt_cells(draw: int) -> list[Cell]:
@@ -106,6 +106,14 @@ def driving_cells(sparsity: float) -> list[Cell]:
             for side in ({'method': 'wanda'}, OURS) for calibration in ('driving', 'general')]
 
 
+def part_cells() -> list[Cell]:
+    """Return cells that tell which part of our default does what, and what sequence adds."""
+    parts = ({'method': 'admm'}, {'method': 'admm', 'allocation': 'owl'},
+             {'method': 'wanda', 'allocation': 'fisher'}, {**OURS, 'statistics': 'sequential'})
+    return [Cell(**part, sparsity=sparsity) for sparsity in reversed(SPARSITIES)
+            for part in parts]
+
+
 def verified_cells() -> list[Cell]:
     """Return the rows of the table for which ``prune`` is run beside the shortcut."""
     return [Cell(**OURS, sparsity=0.6), Cell('wanda', sparsity=0.6),
@@ -122,13 +130,13 @@ def quick_cells() -> list[Cell]:
 
 def all_cells() -> list[Cell]:
     """Return all cells, those first that say most: a run may be cut short."""
-    cells = [*table_cells(0), *sparsegpt_cells(0), *table_cells(1), *table_cells(2),
-             *shuffle_cells(), *driving_cells(0.6),
-             *grid_cells('sequential', 'sparsegpt', GRID[:1]), *grid_cells('dense', 'wanda'),
-             *sparsegpt_cells(1), *grid_cells('dense', 'sparsegpt'), *sparsegpt_cells(2),
-             *driving_cells(0.5), *driving_cells(0.7), *(Cell(**{**OURS, 'statistics': 'sequential'}, sparsity=s)
-                                    for s in reversed(SPARSITIES)),
-             *grid_cells('sequential', 'sparsegpt'), *grid_cells('sequential', 'wanda')]
+    cells = [*table_cells(0), *control_cells(0), *sparsegpt_cells(0), *table_cells(1),
+             *shuffle_cells(), *grid_cells('sequential', 'sparsegpt', GRID[:1]),
+             *table_cells(2), *driving_cells(0.6), *part_cells(),
+             *grid_cells('sequential', 'sparsegpt'), *grid_cells('dense', 'wanda'),
+             *sparsegpt_cells(1), *sparsegpt_cells(2), *control_cells(1), *control_cells(2),
+             *grid_cells('dense', 'sparsegpt'), *driving_cells(0.5), *driving_cells(0.7),
+             *grid_cells('sequential', 'wanda')]
     return list(dict.fromkeys(cells))
 
 

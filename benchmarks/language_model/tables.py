@@ -11,6 +11,8 @@ from matplotlib import pyplot
 from language_model.comparison import paired_interval, percentile, spread
 
 BARS = {0.7: 0.4, 0.6: 0.15, 0.5: 0.08}     # nats a token below the best OWL
+RIVALS = ('wanda', 'sparsegpt')      # what OWL was published on
+TICKS = (20, 50, 100, 200, 500, 1000)
 NOTE = 'mean loss of held-out documents in nats per token; perplexity is its exponential'
 
 
@@ -70,7 +72,7 @@ def _bars(records: dict, ours: dict) -> list[dict]:
     for sparsity, bar in BARS.items():
         at = {cell: record for cell, record in records.items()
               if cell.sparsity == sparsity and cell.draw == 0 and cell.measured_on == 'general'}
-        rivals = [cell for cell in at if cell.allocation == 'owl']
+        rivals = [cell for cell in at if cell.allocation == 'owl' and cell.method in RIVALS]
         mine = [cell for cell in at if is_ours(cell, ours)]
         if not rivals or not mine:
             continue
@@ -162,6 +164,8 @@ def _draw_methods(axes, found: dict) -> None:
     axes.axhline(found['rows'][0]['perplexity'], color='grey', linewidth=1, label='dense')
     axes.set(yscale='log', xlabel='sparsity', ylabel='perplexity of held-out text',
              xticks=sorted(BARS), title='SmolLM2-135M, pruned in one shot')
+    axes.set_yticks(TICKS, TICKS)
+    axes.minorticks_off()
     axes.legend(fontsize=8)
 
 
