@@ -34,7 +34,7 @@ from owled_ros.ros.parameters import PARAMETERS, Settings  # noqa: E402
 HERE = Path(__file__).parent
 ATTEMPTS = 3            # for a fault during which the machine was late itself
 EXCUSE = 2.0            # times the machine's own delay that a report or recovery may be late
-START_PATIENCE = 120.0  # s for a node to load its model on a busy machine
+START_PATIENCE = 300.0  # s for a node to load its model on a busy machine
 STEADY_WITHIN = 60.0    # s to drive again before the next fault
 REPORT_PATIENCE = 3.0   # s past its limit that a report is waited for
 RECOVERY_PATIENCE = 10.0

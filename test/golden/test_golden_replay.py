@@ -14,11 +14,12 @@ import signal
 import sys
 import time
 
+import pytest
+
 from owled_ros.bags.reading import Bag
 from owled_ros.bags.writing import IMAGE_TOPIC, ODOM_TOPIC
 from owled_ros.msg import DrivingAction
 from owled_ros.scenes.recording import record_drive
-import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 
@@ -61,18 +62,13 @@ def answers(rig, bag):
                 rig.odometry(twist.linear.x, twist.angular.z, stamp=stamp)
                 continue
             time.sleep(0.05)  # the odometry goes another way; it must not be overtaken
-            action = rig.wait(
-                lambda stamp=stamp: next((a for a in rig.actions if nanoseconds(
-                    a.header.stamp) == stamp), None), 'an answer', 0.01,
-                sending_once(lambda message=message, stamp=stamp: rig.compressed(message.data.tobytes(), stamp=stamp)))
-            given.append(in_words(action))
+            rig.compressed(message.data.tobytes(), stamp=stamp)
+            given.append(in_words(rig.wait(lambda stamp=stamp: answer(rig, stamp), 'an answer')))
     return given
 
 
-def sending_once(send):
-    """Return a function that sends when it is called for the first time."""
-    sent = []
-    return lambda: sent or sent.append(send())
+def answer(rig, stamp):
+    return next((a for a in rig.actions if nanoseconds(a.header.stamp) == stamp), None)
 
 
 def in_words(action):
