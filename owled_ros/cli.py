@@ -250,7 +250,9 @@ def add_evaluate(commands):
     parser = add_command(
         commands, 'evaluate', evaluate,
         'measure a model on rendered scenes that it has never seen, or on a bag',
-        'owled evaluate embedded --scenes 1000')
+        'owled evaluate embedded --scenes 1000',
+        'owled evaluate embedded --closed-loop --drives 200 --seconds 60',
+        'owled evaluate embedded --table results --quick')
     parser.add_argument('model', help="'embedded', a directory, or a name on the hub")
     parser.add_argument('--scenes', type=int, default=1000, help='how many scenes (1000)')
     parser.add_argument('--bag', type=Path, action='append', default=[],
@@ -263,6 +265,13 @@ def add_evaluate(commands):
                         help='goes with --closed-loop: how many drives (200)')
     parser.add_argument('--seconds', type=float, default=60.0,
                         help='goes with --closed-loop: s of each drive (60)')
+    parser.add_argument('--table', type=Path, metavar='DIR',
+                        help='prune it by every method at many sparsities instead, and write '
+                             'what that does into DIR; goes on where it was stopped')
+    parser.add_argument('--quick', action='store_true',
+                        help='goes with --table: small enough to see that it works')
+    parser.add_argument('--beside', action='append', default=[], metavar='NAME=MODEL',
+                        help='goes with --table: another model to measure too, as half=DIR')
     parser.add_argument('--wheelbase', type=float, default=2.7, help='m, for the steering (2.7)')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--dtype', default='auto',
@@ -271,20 +280,46 @@ def add_evaluate(commands):
 
 
 def evaluate(arguments):
+    if arguments.table:
+        return evaluate_table(arguments)
     if arguments.closed_loop:
         return evaluate_closed_loop(arguments)
     return evaluate_open_loop(arguments)
 
 
-def evaluate_closed_loop(arguments):
-    from owled_ros.driver.driver import Driver
-    from owled_ros.evaluation.closed_loop import drive_closed_loop, record, summarise
+def evaluate_table(arguments):
+    from dataclasses import asdict, replace
+
+    from owled_ros.evaluation.table import Plan, Table
+    from owled_ros.evaluation.table_report import write_table
+    check_closed_loop(arguments)
+    beside = dict(pair.split('=', 1) for pair in arguments.beside if '=' in pair)
+    if len(beside) < len(arguments.beside):
+        raise UserError(f'--beside {" ".join(arguments.beside)} is not NAME=MODEL, each name once')
+    plan = Plan.quick() if arguments.quick else replace(
+        Plan(), scenes=arguments.scenes, drives=arguments.drives, seconds=arguments.seconds)
+    table = Table(arguments.model, arguments.table, plan, beside=beside, device=arguments.device,
+                  dtype=arguments.dtype, progress=reporter(arguments))
+    bars = write_table(arguments.table, *table.run(), plan, table.model.name)
+    show(arguments, {'table': str(arguments.table / 'table.md'),
+                     'bars': [asdict(bar) for bar in bars]},
+         [f'{"not measured" if bar.met is None else "met" if bar.met else "missed":12s} '
+          f'{bar.name}: {bar.value}' for bar in bars] + [f'{arguments.table / "table.md"}'])
+
+
+def check_closed_loop(arguments):
     if arguments.drives < 1 or not 1 <= arguments.seconds <= 60:
         raise UserError(f'drives ({arguments.drives}) must be positive and seconds '
                         f'({arguments.seconds}) from 1 to 60, where the worlds end')
     if arguments.bag or arguments.blind:
         raise UserError('a bag or grey images cannot be driven through; leave out --bag and '
-                        '--blind, or --closed-loop')
+                        '--blind, or --closed-loop and --table')
+
+
+def evaluate_closed_loop(arguments):
+    from owled_ros.driver.driver import Driver
+    from owled_ros.evaluation.closed_loop import drive_closed_loop, record, summarise
+    check_closed_loop(arguments)
     driver = Driver.load(arguments.model, device=arguments.device, dtype=arguments.dtype)
     outcomes, experts = drive_closed_loop(driver, arguments.drives, arguments.seconds,
                                           progress=reporter(arguments))

@@ -1,9 +1,9 @@
 """The embedded model before it has learned anything: sizes, vocabulary, prompt, processor.
 
-An InternVL: a vision transformer whose last features are shuffled, four neighbours into one, before
-the language model reads them, so that it sees four times as many patches as it reads tokens. The
-picture is the middle two thirds of the frame: beyond the horizon's surroundings there is only sky
-and bonnet, and what is far is small.
+An InternVL: a vision transformer whose last features are shuffled, four neighbours into one,
+before the language model reads them, so that it sees four times as many patches as it reads
+tokens. The picture is the middle two thirds of the frame: what is far, and small, is around the
+horizon; above it is sky and below it the road right ahead.
 """
 
 import math

@@ -9,10 +9,10 @@ model learns the answers. Numbers are learned against a Gaussian around the righ
 arXiv 2403.03950), so that a near miss costs less than a far one.
 
 With --render N the scenes are rendered by N other processes while it trains; else DATA is what
-render_dataset.py wrote. It uses a GPU where there is one. Which scenes are in which batch depends on
-the seed and the step alone; a run that was stopped goes on from its last checkpoint, so more steps
-can be added to a finished run. The learning rate rises, stays, and falls to zero over the last
---decay steps.
+render_dataset.py wrote. It uses a GPU where there is one. Which scenes are in which batch depends
+on the seed and the step alone; a run that was stopped goes on from its last checkpoint, so more
+steps can be added to a finished run. The learning rate rises, stays, and falls to zero over the
+last --decay steps.
 """
 
 import argparse

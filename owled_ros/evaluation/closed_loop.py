@@ -82,13 +82,13 @@ class Trial:
         """Count what happened in the last tick; `before` [m] is where it began."""
         simulation, outcome = self.simulation, self.outcome
         ego, now = simulation.ego, simulation.time
-        outcome.metres, outcome.seconds = ego.s, now
-        outcome.vehicle_collisions += self._hits_vehicle()
-        outcome.pedestrian_collisions += self._hits_pedestrian()
+        outcome.metres, outcome.seconds = float(ego.s), now
+        outcome.vehicle_collisions += bool(self._hits_vehicle())
+        outcome.pedestrian_collisions += bool(self._hits_pedestrian())
         outcome.red_lights_run += sum(
-            before < signal.s <= ego.s and signal.state(now, ego.s) == 'red'
+            bool(before < signal.s <= ego.s) and signal.state(now, ego.s) == 'red'
             for signal in simulation.world.signals)
-        departed = abs(ego.offset) > DEPARTED
+        departed = bool(abs(ego.offset) > DEPARTED)
         outcome.lane_departures += departed and not self._departed
         self._departed = departed
         self.over = bool(outcome.vehicle_collisions or outcome.pedestrian_collisions

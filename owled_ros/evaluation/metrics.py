@@ -67,7 +67,7 @@ def is_comfortable(action, speed):
 
 
 def score_sentence(truth, ours):
-    """Compare two Statements, ours None where it cannot be read, truth None where there is none."""
+    """Compare two Statements; ours is None where it cannot be read, truth where there is none."""
     if truth is None:
         return {**dict.fromkeys(SENTENCE_SCORES, math.nan), 'parse_rate': 1.0}
     if ours is None:

@@ -1,8 +1,8 @@
 """What the embedded model learns from: scenes of several kinds, mixed by shares and seeded.
 
-Held-out scenes are `random_scene`; these are harder where that one is sparse: people and lights far
-away, vehicles that stand and must stay or start, and states that a driver gets into by its own
-mistakes. Scenes come in groups, because those of a drive cost one simulation together.
+Held-out scenes are `random_scene`; these are harder where that one is sparse: people and lights
+far away, vehicles that stand and must stay or start, and states that a driver gets into by its
+own mistakes. Scenes come in groups, because those of a drive cost one simulation together.
 """
 
 from dataclasses import dataclass, replace

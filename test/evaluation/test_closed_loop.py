@@ -1,10 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from owled_ros.driver.action import Action, Maneuver
 from owled_ros.driver.driver import Driver
 from owled_ros.evaluation.closed_loop import (
-    Outcome, Trial, drive_closed_loop, drive_expert, summarise)
+    Outcome, Trial, drive_closed_loop, drive_expert, record, summarise)
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.sampling import held_out_seeds
 
@@ -61,6 +63,13 @@ def test_who_steers_away_leaves_the_lane_and_then_the_road(curvature):
     trial = drive_with(lambda trial: straight_on(0.0, curvature), seconds=8.0)
     assert trial.outcome.lane_departures == 1
     assert trial.over and abs(trial.simulation.ego.offset) > 1.0
+
+
+def test_what_happened_can_be_written_as_json():
+    trial = drive_with(lambda trial: straight_on(2.0, 0.02), seconds=4.0)
+    trial.outcome.expert_metres = 30.0
+    found, = json.loads(json.dumps(record([trial.outcome])))
+    assert found['lane_departures'] == 1 and found['success'] is False
 
 
 def test_standing_still_is_no_success():

@@ -8,11 +8,12 @@ from owled_ros.evaluation.metrics import mean, measure, scores
 from owled_ros.evaluation.open_loop import Answer
 
 RED = 'Red light 20 m ahead, no vehicle, no pedestrian: I stop because of the light.'
-GREEN = 'Green light 23 m ahead, no vehicle, no pedestrian: I keep my lane because the road is free.'
+GREEN = ('Green light 23 m ahead, no vehicle, no pedestrian: I keep my lane because the road is '
+         'free.')
 CROSSING = ('No light, vehicle 9 m ahead, pedestrian in the lane 5 m ahead: I brake hard because '
             'of the pedestrian.')
-WAITING = ('No light, vehicle 9 m ahead, pedestrian at the side 5 m ahead: I follow because of the '
-           'vehicle.')
+WAITING = ('No light, vehicle 9 m ahead, pedestrian at the side 5 m ahead: I follow because of '
+           'the vehicle.')
 
 
 def answer(truth=(0, 0), given=(0, 0), true_text='', text='', speed=10.0, loss=1.0):

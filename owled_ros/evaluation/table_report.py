@@ -1,0 +1,194 @@
+"""Writes a table's cells and findings: Markdown for people, CSV for programs, plots."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from owled_ros.evaluation.closed_loop import COUNTS
+from owled_ros.evaluation.findings import bars, columns, intervals, pairs, successes
+from owled_ros.evaluation.table import DENSE, OURS, Cell
+
+SHOWN = ('E_lon', 'E_lat', 'maneuver_accuracy', 'Acc_TL', 'D_TL', 'E_car', 'E_ped',
+         'pedestrian_in_lane_found', 'cause_accuracy', 'L_token')
+COMPONENTS = {'both': 'encoder and language model', 'vision': 'encoder only',
+              'language': 'language model only'}
+
+
+def write_table(folder, opened, closed, plan, model):
+    """Write table.md, table.csv and the plots into a folder; return the bars.
+
+    opened, closed: what Table.run returned; model: how the dense model is called.
+    """
+    folder, table, drives = Path(folder), columns(opened), successes(closed)
+    found, compared = intervals(table), pairs(table, drives, plan)
+    judged = bars(table, drives, plan)
+    write_csv(folder / 'table.csv', opened, found)
+    plots = [plot_metric(folder, metric, found, plan) for metric in SHOWN]
+    plots.append(plot_components(folder, found, plan))
+    lines = [f'# {model}, pruned', '',
+             f'{plan.scenes} held-out scenes a cell ({plan.bar_scenes} of dense and of ours at '
+             f'{plan.bar_sparsity:.0%}), {plan.samples} calibration samples; means with 95 % '
+             'bootstrap intervals. Metrics: docs/evaluation.md.', '']
+    lines += bar_lines(judged) + closed_lines(closed, drives) + pair_lines(compared)
+    lines += seed_lines(found, plan)
+    for components in plan.components:
+        for data in plan.data:
+            lines += cell_lines(found, plan, components, data)
+    lines += ['## Plots', ''] + [f'![{plot.stem}]({plot.name})' for plot in plots]
+    write(folder / 'table.md', '\n'.join(lines) + '\n')
+    return judged
+
+
+def write(path, text):
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(text)
+    partial.rename(path)
+
+
+def bar_lines(judged):
+    rows = [f'| {bar.name} | {bar.value} | {bar.bar} | '
+            f'{"not measured" if bar.met is None else "met" if bar.met else "**missed**"} |'
+            for bar in judged]
+    return ['## Bars', '', '| | found | bar | |', '|---|---|---|---|', *rows, '']
+
+
+def closed_lines(closed, drives):
+    if not closed:
+        return []
+    rows = []
+    for name, found in closed.items():
+        rows.append(closed_row(name, found['outcomes']))
+    expert = next(iter(closed.values()))['expert']
+    return ['## Closed loop', '',
+            f'{len(expert)} drives; faults are counts a drive.', '',
+            f'| | success | progress | {" | ".join(name.replace("_", " ") for name in COUNTS)} |',
+            '|---|---|---|' + '---|' * len(COUNTS), *rows, closed_row('the expert', expert), '']
+
+
+def closed_row(name, outcomes):
+    progress = np.mean([o['metres'] / o['expert_metres'] for o in outcomes])
+    counts = ' | '.join(f'{np.mean([o[count] for o in outcomes]):.2f}' for count in COUNTS)
+    success = np.mean([o['success'] for o in outcomes])
+    return f'| {name} | {success:.1%} | {progress:.2f} | {counts} |'
+
+
+def pair_lines(compared):
+    rows = [f'| {row["metric"]} | {row["sparsity"]:.0%} | {row["against"]} | '
+            f'{row["comparison"].difference:+.4f} ({row["comparison"].low:+.4f} to '
+            f'{row["comparison"].high:+.4f}) | {row["p"]:.3g} | {row["verdict"]} |'
+            for row in compared]
+    return ['## Ours against the other methods', '',
+            'Paired by scene or drive; both components, driving data; p after Holm\'s correction '
+            'over all rows.', '', '| metric | sparsity | against | ours less theirs (95 %) | p | '
+            'ours is |', '|---|---|---|---|---|---|', *rows, '']
+
+
+def seed_lines(found, plan):
+    """E_lon of each calibration seed, for whoever wonders how much of it is chance."""
+    if len(plan.seeds) < 2:
+        return []
+    rows = []
+    for method in plan.methods:
+        for sparsity in plan.sparsities:
+            names = [Cell(method, sparsity, seed=seed).name for seed in plan.seeds]
+            values = [found[name]['E_lon'][0] for name in names if name in found]
+            if len(values) > 1:
+                rows.append(f'| {method} | {sparsity:.0%} | '
+                            + ', '.join(f'{value:.3f}' for value in values) + ' |')
+    return ['## Calibration seeds', '', '| method | sparsity | E_lon by seed |', '|---|---|---|',
+            *rows, '']
+
+
+def cell_lines(found, plan, components, data):
+    rows = [row_of(name, found[name]) for name in found
+            if '-' not in name and components == 'both']
+    for method in plan.methods:
+        for sparsity in plan.sparsities:
+            name = Cell(method, sparsity, components, data).name
+            if name in found:
+                rows.append(row_of(f'{method} {sparsity:.0%}', found[name]))
+    return [f'## {COMPONENTS[components].capitalize()}, calibrated on {data} data', '',
+            '| | ' + ' | '.join(SHOWN) + ' |', '|---|' + '---|' * len(SHOWN), *rows, '']
+
+
+def row_of(title, metrics):
+    cells = []
+    for metric in SHOWN:
+        mean, low, high = metrics.get(metric, (math.nan,) * 3)
+        cells.append('–' if math.isnan(mean) else f'{mean:.3g} ± {(high - low) / 2:.1g}')
+    return f'| {title} | ' + ' | '.join(cells) + ' |'
+
+
+def write_csv(path, opened, found):
+    """One line per cell and metric."""
+    partial = path.with_suffix('.partial')
+    with open(partial, 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['cell', 'method', 'sparsity', 'components', 'data', 'seed',
+                         'measured_sparsity', 'metric', 'mean', 'low', 'high', 'frames',
+                         'pruning_seconds'])
+        for name, record in opened.items():
+            cell = record['cell']
+            for metric, (mean, low, high) in found[name].items():
+                counted = sum(value is not None for value in record['scores'][metric])
+                writer.writerow([name, *(cell[key] for key in (
+                    'method', 'sparsity', 'components', 'data', 'seed')), record['sparsity'],
+                    metric, f'{mean:.6g}', f'{low:.6g}', f'{high:.6g}', counted,
+                    record['pruning_seconds']])
+    partial.rename(path)
+
+
+# -- plots -------------------------------------------------------------------------------------
+
+def plot_metric(folder, metric, found, plan):
+    """A metric over sparsity, a line per method; both components, driving data."""
+    figure, axes = new_figure(f'{metric}, both components, driving data', metric)
+    for method in plan.methods:
+        draw_line(axes, found, metric, method, method, plan, 'both')
+    draw_dense(axes, found, metric)
+    return save(figure, folder / f'{metric}.png')
+
+
+def plot_components(folder, found, plan):
+    """Encoder against language model at equal sparsity: E_lon of Wanda and of ours."""
+    figure, axes = new_figure('E_lon by pruned component, driving data', 'E_lon')
+    for method in ('Wanda', OURS):
+        for components in plan.components:
+            draw_line(axes, found, 'E_lon', method, f'{method}, {COMPONENTS[components]}', plan,
+                      components)
+    draw_dense(axes, found, 'E_lon')
+    return save(figure, folder / 'components.png')
+
+
+def new_figure(title, metric):
+    # The object, not pyplot: nothing global is left behind, and no display is needed.
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.add_subplot(title=title, xlabel='sparsity', ylabel=metric)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def draw_line(axes, found, metric, method, label, plan, components):
+    points = [(sparsity, *found[name][metric]) for sparsity in plan.sparsities
+              if (name := Cell(method, sparsity, components).name) in found]
+    if points:
+        sparsities, means, lows, highs = np.array(points).T
+        axes.plot(sparsities, means, marker='o', label=label,
+                  linewidth=2.5 if method == OURS else 1.2)
+        axes.fill_between(sparsities, lows, highs, alpha=0.12)
+
+
+def draw_dense(axes, found, metric):
+    if DENSE in found:
+        axes.axhline(found[DENSE][metric][0], color='black', linestyle=':', label=DENSE)
+    axes.legend(fontsize=8)
+
+
+def save(figure, path):
+    partial = path.with_suffix('.partial.png')
+    figure.savefig(partial, dpi=120)
+    partial.rename(path)
+    return path

@@ -1,0 +1,79 @@
+"""What a table says, from numbers that were made up for the test."""
+
+import numpy as np
+
+from owled_ros.evaluation.findings import ACCURACIES, ERRORS, bars, pairs
+from owled_ros.evaluation.table import DENSE, OURS, Cell, Plan
+
+PLAN = Plan(methods=('Wanda', 'OWL+Wanda', OURS), sparsities=(0.5, 0.6), components=('both',),
+            data=('driving',), seeds=(0,))
+
+
+def scores(level, count=400):
+    """Errors around `level`, the same frames being hard for everybody."""
+    hard = np.random.default_rng(0).random(count)
+    return {**{metric: level * (0.5 + hard) for metric in ERRORS},
+            **{metric: (hard > level / 10).astype(float) for metric in ACCURACIES}}
+
+
+def drives(successes, count=200):
+    return np.array([1.0] * successes + [0.0] * (count - successes))
+
+
+def opened(ours=1.0, owl=1.5):
+    return {DENSE: scores(1.0), **{
+        Cell(method, sparsity).name: scores(level * (1 + sparsity - 0.5))
+        for sparsity in PLAN.sparsities
+        for method, level in (('Wanda', 2.0), ('OWL+Wanda', owl), (OURS, ours))}}
+
+
+def closed(ours=(198, 195), owl=(190, 150)):
+    found = {DENSE: drives(200)}
+    for method, counts in ((OURS, ours), ('OWL+Wanda', owl)):
+        for sparsity, count in zip(PLAN.sparsities, counts):
+            found[Cell(method, sparsity).name] = drives(count)
+    return found
+
+
+def by_name(found, start):
+    bar, = [bar for bar in found if bar.name.startswith(start)]
+    return bar
+
+
+def test_a_model_that_loses_nothing_meets_every_bar():
+    assert all(bar.met for bar in bars(opened(), closed(), PLAN))
+
+
+def test_errors_that_grow_by_five_percent_are_too_much():
+    found = bars(opened(ours=1.05), closed(), PLAN)
+    assert not by_name(found, 'E_lon at 50%').met
+    assert 'at most +5.0%' in by_name(found, 'E_lon at 50%').value
+
+
+def test_success_is_judged_by_its_bound_and_not_by_its_mean():
+    assert by_name(bars(opened(), closed(ours=(196, 196)), PLAN), 'closed-loop').met
+    # Four points fewer on average, but it may be more than five.
+    assert not by_name(bars(opened(), closed(ours=(192, 192)), PLAN), 'closed-loop').met
+
+
+def test_a_method_that_is_better_than_ours_is_named():
+    found = bars(opened(ours=1.6), closed(), PLAN)
+    bar = by_name(found, 'ours against')
+    assert not bar.met and 'OWL+Wanda in E_lon at 50%' in bar.value
+    rows = pairs(opened(ours=1.6), closed(), PLAN)
+    assert {row['verdict'] for row in rows if row['against'] == 'Wanda'} == {'better'}
+    assert all(row['p'] >= row['comparison'].p for row in rows)
+    # In success, more is better.
+    assert {row['verdict'] for row in rows if row['metric'] == 'success'} == {'better'}
+
+
+def test_how_far_one_can_prune():
+    bar = by_name(bars(opened(), closed(), PLAN), 'largest sparsity')
+    assert bar.value == '60% and 50%' and bar.met
+    bar = by_name(bars(opened(), closed(owl=(198, 198)), PLAN), 'largest sparsity')
+    assert bar.value == '60% and 60%' and not bar.met
+
+
+def test_what_was_not_measured_is_not_met():
+    found = bars({DENSE: scores(1.0)}, {}, PLAN)
+    assert found and all(bar.met is None for bar in found)
