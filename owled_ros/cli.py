@@ -6,6 +6,7 @@ Exit status: 0 done, 1 the answer is no, 2 something that the user can mend, sai
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 import sys
 
@@ -20,7 +21,8 @@ def main(arguments=None):
     try:
         return parsed.run(parsed) or 0
     except UserError as error:
-        print(f'owled: {error}', file=sys.stderr)
+        if is_first():
+            print(f'owled: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('owled: interrupted', file=sys.stderr)
@@ -31,7 +33,8 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog='owled', description='Drives from a camera with a pruned vision-language model.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    for add in (add_demo_bag, add_calibrate, add_replay, add_evaluate, add_inspect):
+    for add in (add_demo_bag, add_calibrate, add_replay, add_evaluate, add_inspect,
+                add_bench):
         add(commands)
     return parser
 
@@ -47,14 +50,23 @@ def add_command(commands, name, run, help, *examples):
     return parser
 
 
+def is_first():
+    """Whether this process is the one that speaks, of those that torchrun may have started."""
+    return os.environ.get('RANK', '0') == '0'
+
+
 def reporter(arguments):
     """Where progress goes: not among the JSON."""
+    if not is_first():
+        return lambda text: None
     stream = sys.stderr if arguments.json else sys.stdout
     return lambda text: print(text, file=stream, flush=True)
 
 
 def show(arguments, result, lines):
     """Print a result: JSON for programs, lines for people."""
+    if not is_first():
+        return
     if arguments.json:
         print(json.dumps(result, indent=2, default=str))
     else:
@@ -388,6 +400,33 @@ def inspect(arguments):
     zeros = sum(block['zeros'] for block in found['blocks'])
     lines += [f'{"all":54s} {total:10d} weights  {zeros / max(total, 1):7.2%} zero']
     show(arguments, found, lines)
+
+
+# -- bench -------------------------------------------------------------------------------------
+
+def add_bench(commands):
+    parser = add_command(
+        commands, 'bench', bench, 'measure what packed weights give on this computer',
+        'owled bench qwen-0.5b', 'owled bench pruned --json')
+    parser.add_argument('model', help="a model's directory, 'embedded', or the name of a size "
+                        'whose weights are drawn: smolvlm-256m, qwen-0.5b, smolvlm-2.2b, '
+                        'qwen2.5-vl-3b, 7b')
+    parser.add_argument('--rounds', type=int, default=5, help='turns of each contestant (5)')
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (auto)')
+    parser.add_argument('--plot', type=Path, help='draw the ratios into this PNG')
+
+
+def bench(arguments):
+    from owled_ros.driver.checkpoint import choose_device
+    from owled_ros.sparse import bench as sparse_bench
+    if arguments.rounds < 1:
+        raise UserError(f'rounds ({arguments.rounds}) must be positive')
+    result = sparse_bench.bench_named(
+        arguments.model, device=choose_device(arguments.device), rounds=arguments.rounds,
+        progress=reporter(arguments))
+    if arguments.plot:
+        sparse_bench.plot(result['projections'], arguments.plot)
+    show(arguments, result, [])
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def prune_by_admm(weight: torch.Tensor, statistic, cut: Cut):
     """
     norms = statistic.norms()
     norms = torch.where(norms == 0, torch.ones_like(norms), norms)
-    hessian = statistic.total / norms / norms[:, None]
+    hessian = statistic.matrix() / norms / norms[:, None]
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean())
     scaled = weight * norms             # with unit inputs its magnitudes are Wanda's scores
     target = scaled @ hessian

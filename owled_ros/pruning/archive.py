@@ -35,15 +35,14 @@ class Archive:
 
         :raises UserError: when a projection has none
         """
-        names, tensors = {}, {}
-        for projection in projections:
-            statistic = found.of(projection)
-            names[projection.name] = tensors.setdefault(
-                id(statistic), (projection.name, statistic.total))[0]
+        totals = {projection.name: found.of(projection).total.to(self.statistic.kept_as)
+                  for projection in projections}
+        names = found.sharing()
         self._directory.mkdir(exist_ok=True)
         path = self._path(block)
         partial = path.with_name(path.name + '.writing')
-        save_file(dict(tensors.values()), partial, {'statistic_of': json.dumps(names)})
+        save_file({name: totals[name] for name in names.values()}, partial,
+                  {'statistic_of': json.dumps(names)})
         with open(partial, 'rb') as file:
             os.fsync(file.fileno())
         partial.rename(path)

@@ -7,6 +7,7 @@ information for the Hessian, arXiv 1801.05787, sec. 2). The backward pass is str
 forward pass is: block outputs are put aside on the way up, and blocks are taken in reverse.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -32,7 +33,7 @@ def measure_fisher(subject: Subject) -> dict[str, list[int]]:
     histograms = {}
     for number in reversed(range(len(everything))):
         histograms |= backward.through_chain(number)
-        backward.through_glue(number)
+        histograms |= backward.through_glue(number)
     lane.close()
     return histograms
 
@@ -69,11 +70,16 @@ class _Backward:
             model.release(block.name)
         return histograms
 
-    def through_glue(self, number: int) -> None:
-        """Go down from what a chain was called with to the chains before it."""
+    def through_glue(self, number: int) -> dict[str, list[int]]:
+        """
+        Go down from what a chain was called with to the chains before it.
+
+        :return: the histograms of the projections on this way
+        """
         if number == 0:
-            return
+            return {}
         chain = self._lane.chains[number]
+        chosen, weights, squares = self._sought(chain.entry)
         for index in range(len(self._lane.samples)):
             key = ('fisher', 'call gradients', index)
             if key not in self._stash:
@@ -85,14 +91,15 @@ class _Backward:
                 _floats(call), self._stash.get(key)) if gradient is not None
                 and tensor.requires_grad]
             if pairs and leaves:
-                self._push(index, leaves, *map(list, zip(*pairs)))
+                _add_squares(squares, self._push(
+                    index, leaves, *map(list, zip(*pairs)), weights))
             self._stash.drop(key)
+        for weight in weights:
+            weight.requires_grad_(False)    # it stays in memory
+        return self._histograms(chosen, weights, squares)
 
     def _through_block(self, chain: Chain, position: int, block: Block, keep_call: bool) -> dict:
-        module = self._subject.model.module
-        chosen = self._subject.chosen.get(block.name, ())
-        weights = [module.get_submodule(p.name).weight.requires_grad_() for p in chosen]
-        squares = [torch.zeros_like(weight) for weight in weights]
+        chosen, weights, squares = self._sought(block)
         for index in self._lane.present():
             arriving = self._arriving(index, chain, position)
             if arriving is None:
@@ -106,14 +113,23 @@ class _Backward:
                 hidden = self._lane.run_block(call, chain, position, below)
             wanted = [*weights, *floats, *([below] if position else [])]
             found = torch.autograd.grad(hidden, wanted, arriving, allow_unused=True)
-            for square, gradient in zip(squares, found):
-                if gradient is not None:
-                    square += gradient.square()
+            _add_squares(squares, found[:len(weights)])
             self._keep_call_gradients(index, found[len(weights):len(weights) + len(floats)])
             if position and found[-1] is not None:
                 self._add(index, chain, position - 1, found[-1])
-        count = len(self._lane.samples)
-        return {p.name: _histogram(weight.detach().square() * square / count)
+        return self._histograms(chosen, weights, squares)
+
+    def _sought(self, block: Block) -> tuple:
+        """Return a block's projections, their weights and zeros to add squared gradients to."""
+        module = self._subject.model.module
+        chosen = self._subject.chosen.get(block.name, ())
+        weights = [module.get_submodule(p.name).weight.requires_grad_() for p in chosen]
+        return chosen, weights, [torch.zeros_like(weight) for weight in weights]
+
+    def _histograms(self, chosen, weights, squares) -> dict[str, list[int]]:
+        processes = self._subject.processes
+        count, = processes.sum_numbers(len(self._lane.samples))
+        return {p.name: _histogram(weight.detach().square() * processes.sum(square) / count)
                 for p, weight, square in zip(chosen, weights, squares)}
 
     def _keep_call_gradients(self, index: int, found) -> None:
@@ -129,12 +145,16 @@ class _Backward:
         return {key: tensor.requires_grad_() for key, tensor in found.items()
                 if tensor is not None}
 
-    def _push(self, index: int, leaves: dict, outputs: list, gradients: list | None) -> None:
-        found = torch.autograd.grad(outputs, list(leaves.values()), gradients, allow_unused=True)
+    def _push(self, index: int, leaves: dict, outputs: list, gradients: list | None,
+              weights: Sequence[torch.Tensor] = ()) -> Sequence[torch.Tensor | None]:
+        """Bring gradients to leaves, where they are kept; return those of weights."""
+        found = torch.autograd.grad(outputs, [*leaves.values(), *weights], gradients,
+                                    allow_unused=True)
         roots = {chain.root: chain for chain in self._lane.chains}
         for (root, position), gradient in zip(leaves, found):
             if gradient is not None:
                 self._add(index, roots[root], position, gradient)
+        return found[len(leaves):]
 
     def _arriving(self, index: int, chain: Chain, position: int) -> torch.Tensor | None:
         key = ('fisher', 'gradient', index, chain.root, position)
@@ -182,6 +202,12 @@ def fisher(shares, sparsity: float, settings) -> list[float]:
 def _histogram(costs: torch.Tensor) -> list[int]:
     scaled = (costs.log10() - LOWEST) / (HIGHEST - LOWEST) * BINS
     return torch.bincount(scaled.clamp(0, BINS - 1).long().flatten(), minlength=BINS).tolist()
+
+
+def _add_squares(squares: Sequence[torch.Tensor], gradients: Sequence) -> None:
+    for square, gradient in zip(squares, gradients):
+        if gradient is not None:
+            square += gradient.square()
 
 
 def _floats(tree) -> list[torch.Tensor]:

@@ -8,6 +8,7 @@ import torch
 from owled_ros.pruning.archive import Archive
 from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.patterns import Cut, choose
+from owled_ros.pruning.processes import ALONE, Processes
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector, InputNorms, wanda_scores
 from owled_ros.pruning.streaming import StreamedModel
@@ -25,6 +26,7 @@ class Subject:
     :param archive: where the statistics of all blocks are kept while they are gone through; None
         when they are not needed afterwards
     :param tell: is told in a line what goes on
+    :param processes: that go through the model together, each with samples of its own
     """
 
     model: StreamedModel
@@ -35,6 +37,11 @@ class Subject:
     settings: object
     tell: Callable
     archive: Archive | None = None
+    processes: Processes = ALONE
+
+    def ablated_with(self) -> int:
+        """Return how many of the first samples here are among those of the ablation."""
+        return len(self.processes.share(range(ABLATED_WITH)))
 
 
 def walk(subject: Subject, what: str):
@@ -75,7 +82,8 @@ def advance_and_collect(subject: Subject, lane: Lane, chain: Chain, position: in
     statistic = subject.archive.statistic if subject.archive else InputNorms
     with Collector(subject.model.module, projections, statistic) as collector:
         lane.advance(chain, position)
-    if subject.archive and projections:
+    collector.add_up(subject.processes)
+    if subject.archive and projections and subject.processes.is_first:
         subject.archive.put(block, projections, collector)
     return collector
 
@@ -120,13 +128,13 @@ def measure_ablation(subject: Subject) -> dict[str, float]:
     Only forward passes: every block that was reached so far has a lane in which it was the one
     that was pruned, by Wanda at the target sparsity, and all lanes go on through the dense rest.
     """
-    samples = subject.samples if subject.archive else subject.samples[:ABLATED_WITH]
+    samples = subject.samples if subject.archive else subject.samples[:subject.ablated_with()]
     dense = Lane('dense', subject.model, subject.chains, samples, subject.stash)
     lanes = [dense]
     for chain, position, block in walk(subject, 'ablating'):
         ablated = None
         if block.name in subject.chosen and position != ENTRY:
-            ablated = dense.fork(block.name, ABLATED_WITH)
+            ablated = dense.fork(block.name, subject.ablated_with())
         collector = advance_and_collect(subject, dense, chain, position)
         for lane in lanes[1:]:
             lane.advance(chain, position)
@@ -134,11 +142,11 @@ def measure_ablation(subject: Subject) -> dict[str, float]:
             _prune_in_memory(subject, block, collector)
             ablated.advance(chain, position)
             lanes.append(ablated)
-    lanes[0] = dense.fork('all dense', ABLATED_WITH)
+    lanes[0] = dense.fork('all dense', subject.ablated_with())
     dense.close()
     losses = []
     for lane in lanes:
-        total, tokens = lane.losses()
+        total, tokens = subject.processes.sum_numbers(*lane.losses())
         losses.append(total / max(tokens, 1))
         lane.close()
     return {lane.name: loss - losses[0] for lane, loss in zip(lanes[1:], losses[1:])}

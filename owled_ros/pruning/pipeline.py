@@ -26,10 +26,11 @@ from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.measuring import Subject, measure_outliers, outlier_shares, walk
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut, parse_pattern
+from owled_ros.pruning.processes import Processes
 from owled_ros.pruning.progress import Progress, sync_directory, write_durably
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
-from owled_ros.pruning.shards import hash_weights
+from owled_ros.pruning.shards import Shards, hash_weights
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
 from owled_ros.pruning.streaming import StreamedModel, find_device
@@ -61,35 +62,59 @@ def prune(model_dir: str | Path, inputs: Sequence[dict], settings: PruningSettin
     :raises UserError: when something that was given cannot be used; nothing is left behind then
     """
     model_dir, output = Path(model_dir), Path(output)
-    _check(model_dir, inputs, settings, output)
-    run = _Run(model_dir, inputs, held_out, settings, progress)
-    if (finished := _finished(output, run.fingerprint)):
-        progress(f'{output} holds the result of this very run already')
-        return finished
-    partial = output.parent / f'.{output.name}.partial'
-    steps = Progress(partial, run.fingerprint)
+    processes = Processes.join(find_device(settings.device))
+    if not processes.is_first:
+        progress = _silent
     try:
-        record = run.carry_out(partial, steps, dict(describe or {}))
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-        sync_directory(output.parent)
+        _check(model_dir, inputs, settings, output)
+        run = _Run(model_dir, inputs, held_out, settings, progress, processes)
+        finished = processes.from_first(lambda: _finished(output, run.fingerprint))
+        if finished:
+            progress(f'{output} holds the result of this very run already')
+            return finished
+        record = _carry_out(run, output, dict(describe or {}))
+    except Exception as error:
+        processes.fail(error)
+        raise
+    progress(f'The pruned model is in {output}')
+    return record
+
+
+def _carry_out(run: '_Run', output: Path, describe: dict) -> dict:
+    """Let a run write beside the output, and move what it wrote there when it is whole."""
+    partial = output.parent / f'.{output.name}.partial'
+    steps = None
+    try:
+        steps = Progress(partial, run.fingerprint, run.processes)
+        record = run.carry_out(partial, steps, describe)
+        if run.processes.is_first:
+            if output.exists():
+                output.rmdir()
+            partial.rename(output)
+            sync_directory(output.parent)
+        run.processes.gather()
     except UserError:
-        shutil.rmtree(partial, ignore_errors=True)
+        if steps is not None and run.processes.is_first:
+            shutil.rmtree(partial, ignore_errors=True)
         raise
     except OSError as error:
         raise UserError(f'Pruning into {output} stopped: {error}. Mend that and run it again: '
-                        'it goes on after the last finished block.')
+                        'it goes on after the last finished block.') from error
     finally:
-        steps.close()
-    progress(f'The pruned model is in {output}')
+        if steps is not None:
+            steps.close()
     return record
+
+
+def _silent(line: str) -> None:
+    """Tell nobody: the first process tells for all."""
 
 
 class _Run:
     """One run of ``prune``: what all of its steps share."""
 
-    def __init__(self, model_dir, inputs, held_out, settings, report):
+    def __init__(self, model_dir, inputs, held_out, settings, report, processes):
+        self.processes = processes
         self.settings = settings
         self.allocation = ALLOCATIONS[settings.allocation]
         self.method = METHODS[settings.method]
@@ -101,44 +126,62 @@ class _Run:
         richest = max(self.inputs, key=len)
         self.chains = find_chains(self.model, _on_device(richest, self.model.device))
         self.chosen = self._choose()
-        self.origin = {
-            'name': model_dir.resolve().name,
-            'architecture': type(self.model.module).__name__,
-            'dense_sha256': hash_weights(model_dir),
-        }
-        self.data = {'samples': len(self.inputs), 'sha256': hash_samples(self.inputs),
-                     'held_out_sha256': hash_samples(self.held_out)}
+        if len(self.inputs) < processes.count:
+            raise UserError(f'{len(self.inputs)} calibration samples cannot be shared by '
+                            f'{processes.count} processes: start fewer, or give more samples.')
+        self.origin, self.data = processes.from_first(lambda: [
+            {'name': model_dir.resolve().name, 'architecture': type(self.model.module).__name__,
+             'dense_sha256': hash_weights(model_dir)},
+            {'samples': len(self.inputs), 'sha256': hash_samples(self.inputs),
+             'held_out_sha256': hash_samples(self.held_out)}])
         self.fingerprint = hash_text(json.dumps([
             self.settings.record(), self.origin, self.data, _versions(), self.loss_on,
-            (model_dir / 'config.json').read_text()]))
+            processes.count, (model_dir / 'config.json').read_text()]))
+        self.compared = len(processes.share(self.held_out[:COMPARED]))
+        self.held_out_samples = len(self.held_out)
+        self.inputs = processes.share(self.inputs)
+        self.held_out = processes.share(self.held_out)
 
     def carry_out(self, partial: Path, steps: Progress, describe: dict) -> dict:
         """Do all there is to do in a directory, or what an interrupted run left to do."""
         self.steps = steps
-        shutil.rmtree(partial / 'activations', ignore_errors=True)
-        self.stash = Stash(partial / 'activations', self.settings.activation_bytes)
+        if self.processes.is_first:
+            for left in partial.glob('activations*'):
+                shutil.rmtree(left)
+        self.processes.gather()
+        self.stash = Stash(partial / f'activations{self.processes.rank}',
+                           self.settings.activation_bytes)
         self.archive = None
         if self.settings.statistics == 'dense':
             self.archive = Archive(partial / 'statistics', self.method.statistic)
         self.subject = Subject(self.model, self.chains, self.chosen, self.inputs, self.stash,
-                               self.settings, self.report, self.archive)
+                               self.settings, self.report, self.archive, self.processes)
         try:
             evidence = self._measure()
             counts = self._plan(evidence)
             outliers = evidence if self.allocation.measure is measure_outliers else {}
-            self.written = self.model.shards.copy(partial)
+            if self.processes.is_first:
+                self.model.shards.copy(partial)
+            self.processes.gather()
+            self.written = Shards(partial)
             blocks, losses = self._prune_all(counts, outliers)
-            _copy_companions(self.model.directory, partial)
-            text = json.dumps(self._record(partial, describe, blocks, losses), indent=1,
-                              ensure_ascii=False, allow_nan=False)
-            record = json.loads(text)
-            write_report(record, partial)
-            write_durably(partial / 'owled.json', (text + '\n').encode())
-            if self.archive:
-                self.archive.clear()
-            self.steps.clear()
         finally:
             self.stash.close()
+        self.processes.gather()     # all have cleared their activations away
+        return self.processes.from_first(
+            lambda: self._finish(partial, describe, blocks, losses))
+
+    def _finish(self, partial: Path, describe: dict, blocks: list[dict], losses: dict) -> dict:
+        """Write all that there is besides weights, and clear away what is not the result."""
+        _copy_companions(self.model.directory, partial)
+        text = json.dumps(self._record(partial, describe, blocks, losses), indent=1,
+                          ensure_ascii=False, allow_nan=False)
+        record = json.loads(text)
+        write_report(record, partial)
+        write_durably(partial / 'owled.json', (text + '\n').encode())
+        if self.archive:
+            self.archive.clear()
+        self.steps.clear()
         return record
 
     def _choose(self) -> dict[str, tuple[Projection, ...]]:
@@ -185,6 +228,7 @@ class _Run:
             evidence = measure(self.subject) if measure else {}
             if self.archive and not (measure and self.allocation.runs):
                 measure_outliers(self.subject)      # fills the archive on its way
+            evidence = self.processes.from_first(lambda: evidence)
             self.steps.save('evidence', evidence)
         return evidence
 
@@ -236,7 +280,7 @@ class _Run:
             calibration.advance(chain, position)
             pruned.advance(chain, position)
             if report:
-                report['output_error'] = _difference(dense, pruned)
+                report['output_error'] = self._difference(dense, pruned, chain, position)
                 for entry in (report, *report['projections']):
                     entry['outlier_share'] = outliers.get(entry['name'], entry['outlier_share'])
                 self.steps.save(block.name, report)
@@ -245,37 +289,76 @@ class _Run:
         for lane in (dense, pruned):
             if lane is pruned:
                 self._load_pruned(*passed)
-            total, tokens = lane.losses()
-            losses |= {lane.name: total / max(tokens, 1), 'tokens': tokens}
-        return reports, losses | {'measured_on': self.loss_on, 'samples': len(self.held_out)}
+            total, tokens = self.processes.sum_numbers(*lane.losses())
+            losses |= {lane.name: total / max(tokens, 1), 'tokens': int(tokens)}
+        return reports, losses | {'measured_on': self.loss_on, 'samples': self.held_out_samples}
 
     def _load_pruned(self, *blocks: Block) -> None:
         """Put the weights that were written in the place of the dense ones."""
         for projection in (p for block in blocks for p in self.chosen.get(block.name, ())):
             stored = self.written.read(self.model.disk_name(projection.weight))
-            weight = self.model.module.get_submodule(projection.name).weight
+            weight = self._weight(projection)
             weight.data = stored.to(weight.device, weight.dtype)
 
     def _prune_block(self, lane: Lane, chain: Chain, position: int, counts) -> dict:
         """Prune a block and write it; return what is reported of it."""
         block = chain.at(position)
         projections = self.chosen[block.name]
-        pattern = parse_pattern(self.settings.pattern)
         collector = self._statistics(lane, chain, position)
         together, own = outlier_shares(self.subject, projections, collector)
-        entries = []
-        for projection, outliers in zip(projections, own):
-            weight = self.model.module.get_submodule(projection.name).weight
-            cut = Cut(counts[projection.name], pattern, self._seed(projection.name))
-            new, mask = self.method.prune(weight.data, collector.of(projection), cut)
-            weight.data = self._write(projection, new)
-            entries.append({
-                'name': projection.name, 'shape': [projection.rows, projection.columns],
-                **_tally([projection.count], [int(mask.sum())]), 'outlier_share': outliers})
+        pruned = self._prune_projections(projections, collector, counts)
+        entries = [{
+            'name': projection.name, 'shape': [projection.rows, projection.columns],
+            **_tally([projection.count], [zeros]), 'outlier_share': outliers}
+            for projection, zeros, outliers in zip(projections, pruned, own)]
         return {
             'name': block.name, 'component': block.component,
             **_tally([e['weights'] for e in entries], [e['pruned'] for e in entries]),
             'outlier_share': together, 'projections': entries}
+
+    def _prune_projections(self, projections, collector, counts) -> list[int]:
+        """Prune and write projections; return of how many weights. Processes take turns."""
+        pattern = parse_pattern(self.settings.pattern)
+        processes, found = self.processes, {}
+        for projection in processes.share(projections):
+            weight = self._weight(projection).data
+            cut = Cut(counts[projection.name], pattern, self._seed(projection.name))
+            new, mask = self.method.prune(weight, collector.of(projection), cut)
+            found[projection] = new.to(self._type(projection)), int(mask.sum())
+        pruned = {}
+        for known in processes.gather({p.name: count for p, (_, count) in found.items()}):
+            pruned |= known
+        for number, projection in enumerate(projections):
+            weight = self._weight(projection)
+            stored = (found.pop(projection)[0] if projection in found
+                      else torch.empty_like(weight, dtype=self._type(projection)))
+            processes.spread(stored, number % processes.count)
+            if processes.is_first:
+                self.written.write(self.model.disk_name(projection.weight), stored)
+            weight.data = stored.float()
+        return [pruned[projection.name] for projection in projections]
+
+    def _weight(self, projection: Projection) -> torch.nn.Parameter:
+        return self.model.module.get_submodule(projection.name).weight
+
+    def _type(self, projection: Projection) -> torch.dtype:
+        return self.model.shards.type_of(self.model.disk_name(projection.weight))
+
+    def _difference(self, dense: Lane, pruned: Lane, chain: Chain, position: int) -> float | None:
+        """
+        Return the relative error of hidden states, over the first samples that have some.
+
+        At a chain's entry these are what its first block is given.
+        """
+        errors, sizes = 0.0, 0.0
+        for index in range(self.compared):
+            expected, found = (lane.given(index, chain) if position == ENTRY
+                               else lane.hidden(index) for lane in (dense, pruned))
+            if expected is not None:
+                errors += (found - expected).double().square().sum().item()
+                sizes += expected.double().square().sum().item()
+        errors, sizes = self.processes.sum_numbers(errors, sizes)
+        return (errors / sizes) ** 0.5 if sizes else None
 
     def _statistics(self, lane: Lane, chain: Chain, position: int):
         """Return the statistics of a block's inputs; those of the dense model were kept."""
@@ -284,18 +367,12 @@ class _Run:
             return self.archive.get(block, self.model.device)
         collector = Collector(self.model.module, self.chosen[block.name], self.method.statistic)
         lane.observe(chain, position, collector)
+        collector.add_up(self.processes)
         return collector
 
     def _seed(self, name: str) -> int:
         """Return a seed that is the projection's own, in whatever order they are pruned."""
         return int(hash_text(f'{self.settings.seed} {name}')[:15], 16)
-
-    def _write(self, projection: Projection, values: torch.Tensor) -> torch.Tensor:
-        """Write new weights; return them as they will be read again."""
-        name = self.model.disk_name(projection.weight)
-        stored = values.to(self.model.shards.type_of(name))
-        self.written.write(name, stored)
-        return stored.float()
 
     def _record(self, partial: Path, describe: dict, blocks: list[dict], losses: dict) -> dict:
         total = _tally([b['weights'] for b in blocks], [b['pruned'] for b in blocks])
@@ -303,6 +380,7 @@ class _Run:
             'format': 1,
             'run': self.fingerprint,
             'settings': self.settings.record(),
+            'processes': self.processes.count,
             'python': f'prune(MODEL, inputs, {self.settings.code()}, OUTPUT)',
             'model': {**self.origin, 'sha256': hash_weights(partial)},
             'data': {**self.data, **describe},
@@ -385,17 +463,6 @@ def _is_occupied(output: Path) -> bool:
 def _occupied(output: Path) -> UserError:
     return UserError(f'The output {output} already holds something: '
                      'choose another place or remove it.')
-
-
-def _difference(dense: Lane, pruned: Lane) -> float | None:
-    """Return the relative error of hidden states, over the first samples that have some."""
-    errors, sizes = 0.0, 0.0
-    for index in range(min(COMPARED, len(dense.samples))):
-        expected, found = dense.hidden(index), pruned.hidden(index)
-        if expected is not None:
-            errors += (found - expected).double().square().sum().item()
-            sizes += expected.double().square().sum().item()
-    return (errors / sizes) ** 0.5 if sizes else None
 
 
 def _copy_companions(source: Path, target: Path) -> None:

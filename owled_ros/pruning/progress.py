@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from owled_ros.errors import UserError
+from owled_ros.pruning.processes import ALONE, Processes
 
 
 class Progress:
@@ -19,15 +20,23 @@ class Progress:
     :param directory: the unfinished output; made when it is not there, and emptied when it
         holds another run than this
     :param fingerprint: tells this run from others
-    :raises UserError: when another process is at work there
+    :param processes: at work on this run; the first of them reads and writes for all
+    :raises UserError: when another run is at work there
     """
 
-    def __init__(self, directory: Path, fingerprint: str):
+    def __init__(self, directory: Path, fingerprint: str, processes: Processes = ALONE):
         self._directory = directory
         self._steps = directory / 'progress'
+        self._processes = processes
+        self._lock = None
+        if processes.is_first:
+            self._begin(directory, fingerprint)
+        processes.gather()
+
+    def _begin(self, directory: Path, fingerprint: str) -> None:
         directory.mkdir(exist_ok=True)
         self._lock = _lock(directory)
-        if self.load('run') != fingerprint:
+        if self._read('run') != fingerprint:
             for path in directory.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             self._steps.mkdir()
@@ -35,20 +44,25 @@ class Progress:
 
     def load(self, step: str):
         """Return what was saved of a step; None if it is not finished."""
-        path = self._steps / f'{step}.json'
-        return json.loads(path.read_text()) if path.exists() else None
+        return self._processes.from_first(lambda: self._read(step))
 
     def save(self, step: str, value) -> None:
         """Note that a step is finished."""
-        write_durably(self._steps / f'{step}.json', json.dumps(value).encode())
+        if self._processes.is_first:
+            write_durably(self._steps / f'{step}.json', json.dumps(value).encode())
 
     def close(self) -> None:
-        """Let another process go on here."""
-        os.close(self._lock)
+        """Let another run go on here."""
+        if self._lock is not None:
+            os.close(self._lock)
 
     def clear(self) -> None:
         """Forget the steps: the run is done."""
         shutil.rmtree(self._steps)
+
+    def _read(self, step: str):
+        path = self._steps / f'{step}.json'
+        return json.loads(path.read_text()) if path.exists() else None
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -22,8 +22,8 @@ def prune_by_sparsegpt(weight: torch.Tensor, statistic, cut: Cut):
     columns = weight.shape[1]
     weight = weight.clone()
     mask = torch.zeros_like(weight, dtype=torch.bool)
-    factor = inverse_factor(statistic.total)
-    unused = statistic.total.diagonal() == 0
+    factor = inverse_factor(statistic.matrix())
+    unused = statistic.norms() == 0
     width = WIDTH if cut.pattern is None else WIDTH // cut.pattern[1] * cut.pattern[1]
     for start in range(0, columns, width):
         end = min(start + width, columns)

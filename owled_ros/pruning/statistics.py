@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from owled_ros.errors import UserError
+from owled_ros.pruning.processes import Processes
 from owled_ros.pruning.structure import Projection
 
 
@@ -19,10 +20,12 @@ PANEL = 512     # columns of a Hessian that are computed together
 
 class Statistic:
     """
-    A sum over all tokens.
+    A sum over all tokens, in float64: so it hardly depends on the order of the samples.
 
     :param total: the sum so far
     """
+
+    kept_as = torch.float64     # beyond the block that is being gone through
 
     def __init__(self, total: torch.Tensor):
         self.total = total
@@ -58,21 +61,22 @@ class InputHessian(Statistic):
     The second moments of the inputs, H = X^T X: the Hessian of the squared error of the outputs
     for every output row (SparseGPT, arXiv 2301.00774, sec. 2).
 
-    ``total`` is H, float32 (columns x columns).
+    ``total`` is H, the upper triangle of it (columns x columns).
     """
+
+    kept_as = torch.float32
 
     @classmethod
     def empty(cls, columns: int, device: torch.device) -> 'InputHessian':
         """Return the statistic of a projection with that many inputs, before any token."""
-        return cls(torch.zeros(columns, columns, device=device))
+        return cls(torch.zeros(columns, columns, dtype=torch.float64, device=device))
 
     def add(self, x: torch.Tensor) -> None:
         """Take in inputs (tokens x columns)."""
         x = x.float()
         for start in range(0, x.shape[1], PANEL):   # H is symmetric: one triangle is computed
             end = start + PANEL
-            self.total[start:end, start:].addmm_(x[:, start:end].T, x[:, start:])
-            self.total[end:, start:end] = self.total[start:end, end:].T
+            self.total[start:end, start:] += x[:, start:end].T @ x[:, start:]
 
     def is_finite(self) -> bool:
         """Say whether nothing that was taken in was NaN or infinite."""
@@ -80,7 +84,12 @@ class InputHessian(Statistic):
 
     def norms(self) -> torch.Tensor:
         """Return ||X_j||_2 for every column j, float32 (columns,)."""
-        return self.total.diagonal().sqrt()
+        return self.total.diagonal().sqrt().float()
+
+    def matrix(self) -> torch.Tensor:
+        """Return H, float32 (columns x columns)."""
+        upper = self.total.float().triu_()
+        return upper + upper.triu(1).T
 
 
 def wanda_scores(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
@@ -115,6 +124,31 @@ class Collector:
             hook.remove()
         self._hooks.clear()
         self._previous = None
+
+    def add_up(self, processes: Processes) -> None:
+        """Add what the collectors of the same block have seen in other processes."""
+        if processes.count == 1:
+            return
+        first = {}      # name of a projection -> name of that whose statistic it shares
+        for known in processes.gather(self.sharing()):
+            first = known | first
+        sums = {}
+        for projection in self._modules:
+            if projection.name not in first:
+                continue
+            name = first[projection.name]
+            if name not in sums:
+                mine = self._of.get(projection) or self._statistic.empty(
+                    projection.columns, processes.device)
+                processes.sum(mine.total)
+                sums[name] = mine
+            self._of[projection] = sums[name]
+
+    def sharing(self) -> dict[str, str]:
+        """Return the name of the first projection that has the same statistic, for each."""
+        first = {}
+        return {projection.name: first.setdefault(id(self._of[projection]), projection.name)
+                for projection in self._modules if projection in self._of}
 
     def of(self, projection: Projection):
         """Return what was accumulated for a projection."""

@@ -5,10 +5,9 @@ The skeleton is the class that transformers would load, with parameters that hav
 memory. Weights are cast to float32 when they come in, whatever type they have on disk.
 """
 
-import ctypes
 import inspect
 import math
-import sys
+import os
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -21,10 +20,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.initialization import no_init_weights
 
 from owled_ros.errors import UserError
+from owled_ros.pruning.heap import lasting, return_memory
 from owled_ros.pruning.shards import Shards
-
-_LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
-_MMAP_THRESHOLD = -3    # of glibc's malloc.h
 
 
 class StreamedModel:
@@ -37,7 +34,6 @@ class StreamedModel:
     """
 
     def __init__(self, directory: Path, device: torch.device):
-        _map_large_tensors()
         self.directory = directory
         self.device = device
         self.shards = Shards(directory)
@@ -58,7 +54,8 @@ class StreamedModel:
             if not any(name.startswith(left_out + '.') for left_out in but):
                 key = self._tied_names(name)[0]
                 if key not in loaded:
-                    loaded[key] = self.read(name, tensor)
+                    with lasting():
+                        loaded[key] = self.read(name, tensor)
                 _place(self.module, name, loaded[key])
 
     def release(self, prefix: str) -> None:
@@ -66,7 +63,7 @@ class StreamedModel:
         for name, tensor in _tensors(self.module.get_submodule(prefix), prefix):
             if isinstance(tensor, nn.Parameter):
                 _place(self.module, name, torch.empty_like(tensor, device='meta'))
-        _return_memory()
+        return_memory()
 
     def read(self, name: str, like: torch.Tensor | None = None) -> torch.Tensor:
         """Return one weight in float32 (integers as they are) on the device, checked."""
@@ -134,32 +131,21 @@ def all_finite(values: torch.Tensor) -> bool:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of a name; 'auto' is a GPU where there is one."""
+    """Return the device of a name; 'auto' is a GPU where there is one, each process its own."""
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
     if name.startswith('cuda') and not torch.cuda.is_available():
         raise UserError(f'There is no device {name!r} here: choose cpu or auto.')
+    if name == 'cuda' and 'LOCAL_RANK' in os.environ:
+        number, count = int(os.environ['LOCAL_RANK']), torch.cuda.device_count()
+        if number >= count:
+            raise UserError(f'There are more processes than the {count} GPUs here: start '
+                            f'{count}, or choose the device cpu.')
+        name = f'cuda:{number}'
     try:
         return torch.device(name)
     except RuntimeError:
         raise UserError(f'There is no device {name!r}: choose auto, cpu or cuda.')
-
-
-def _map_large_tensors() -> None:
-    """
-    Keep tensors out of glibc's heap, for good.
-
-    By default it puts more and more of what is freed often into its heap, where weights that come
-    and go leave holes: the process took three times the memory that its tensors needed.
-    """
-    if _LIBC is not None and hasattr(_LIBC, 'mallopt'):
-        _LIBC.mallopt(_MMAP_THRESHOLD, 1 << 16)
-
-
-def _return_memory() -> None:
-    """Give what is free at the end of glibc's heap back to the system."""
-    if _LIBC is not None and hasattr(_LIBC, 'malloc_trim'):
-        _LIBC.malloc_trim(0)
 
 
 def _skeleton(directory: Path) -> nn.Module:

@@ -90,7 +90,7 @@ def test_sparsegpt_with_one_row_is_the_published_recursion(correlated):
     row = weight[:1]
     hessian = statistic(x, InputHessian)
     new, mask = METHODS['sparsegpt'].prune(row, hessian, Cut(10))
-    damped = hessian.total.double()
+    damped = hessian.matrix().double()
     damped = damped + 0.01 * damped.diagonal().mean() * torch.eye(24)
     expected = row[0].double()
     for column in range(24):
@@ -105,7 +105,7 @@ def test_admm_approaches_the_least_squares_fit(correlated):
     weight, x = correlated
     hessian = statistic(x, InputHessian)
     new, mask = METHODS['admm'].prune(weight, hessian, Cut(192))
-    gram = hessian.total.double()
+    gram = hessian.matrix().double()
     norms = gram.diagonal().sqrt()
     gram = gram + torch.diag(0.1 * norms.square())     # the damping that the method adds
 
