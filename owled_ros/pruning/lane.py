@@ -132,6 +132,22 @@ class Lane:
         """Return a sample's output of the block it went through last; None if it skips them."""
         return self._kept('hidden', index)
 
+    @torch.no_grad()
+    def given(self, index: int, chain: Chain) -> torch.Tensor | None:
+        """Return what the first block of an entered chain is given; None if a sample skips it."""
+        if index not in self.present():
+            return None
+
+        def arrive(name, forward):
+            def run(*args, **kwargs):
+                raise Reached(hidden_of(args, kwargs))
+            return run
+
+        args, kwargs = self.call(index)
+        root = self._model.module.get_submodule(chain.root)
+        with replaced(self._model.module, {chain.blocks[0].name: arrive}):
+            return run_until_reached(root, *args, **kwargs)
+
     def output(self, index: int, chain: Chain, position: int) -> torch.Tensor | None:
         """Return a sample's output of a block that is among the taps; None if there is none."""
         return self._kept('tap', index, chain.root, position)
