@@ -42,12 +42,15 @@ class Allocation:
     :param measure: (subject) -> evidence by name of block or projection, if it needs some
     :param by_projection: it is projections that get a share each, not blocks
     :param runs: measuring takes all samples through the model
+    :param compares_projector: the projector's projections are among those that are compared;
+        else all of it gets the sparsity asked for
     """
 
     sparsities: Callable
     measure: Callable | None = None
     by_projection: bool = False
     runs: bool = True
+    compares_projector: bool = False
 
 
 def uniform(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
@@ -100,7 +103,7 @@ def rising(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
 ALLOCATIONS = {
     'owl': Allocation(owl, measure_outliers),
     'owl-projection': Allocation(owl, measure_outliers, by_projection=True),
-    'fisher': Allocation(fisher, measure_fisher, by_projection=True),
+    'fisher': Allocation(fisher, measure_fisher, by_projection=True, compares_projector=True),
     'ablation': Allocation(owl, measure_ablation),
     'alphapruning': Allocation(owl, measure_alpha, runs=False),
     'rising': Allocation(rising),
@@ -114,20 +117,21 @@ def allocate(shares: Sequence[Share], settings) -> list[float]:
     """
     Return every block's sparsity, within [0, 0.99] and with the exact mean, weighted by count.
 
-    Every component has a budget of its own, unless they share one (``settings.joint``). The
-    projector is not among the blocks that are compared: all of it gets the sparsity asked for.
+    Every component has a budget of its own, unless they share one (``settings.joint``).
 
     :raises UserError: when the clamps leave no way to meet a budget
     """
-    rule = ALLOCATIONS[settings.allocation].sparsities
-    compared = [i for i, share in enumerate(shares) if share.component != 'projector']
+    allocation = ALLOCATIONS[settings.allocation]
+    compared = [i for i, share in enumerate(shares)
+                if share.component != 'projector' or allocation.compares_projector]
     budgets = [None] if settings.joint else dict.fromkeys(shares[i].component for i in compared)
     result = [settings.sparsity_of(share.component) for share in shares]
     for component in budgets if compared else ():
         chosen = [i for i in compared if component in (None, shares[i].component)]
         sparsity = settings.sparsity_of(component)
         group = [shares[i] for i in chosen]
-        clamped = clamp(rule(group, sparsity, settings), [s.count for s in group], sparsity)
+        clamped = clamp(allocation.sparsities(group, sparsity, settings),
+                        [s.count for s in group], sparsity)
         for i, value in zip(chosen, clamped):
             result[i] = value
     return result

@@ -28,8 +28,7 @@ class PruningSettings:
         'both' is the vision encoder and the language model, 'all' the projector too
     :param component_sparsity: a budget of its own for a component, ``{'vision': 0.3}``; the
         others get ``sparsity``
-    :param joint: share one budget among the blocks of all components, instead of the same one
-        each; the projector is no block, and gets ``sparsity`` in any case
+    :param joint: share one budget among all components, instead of the same one each
     :param statistics: whose inputs the projections' statistics are of: 'sequential', the model's
         as it is pruned, block by block; or 'dense', the dense model's, from the same pass in
         which the allocation measures: one pass instead of two (three with OWL). They wait on

@@ -50,6 +50,20 @@ def test_joint_scales_over_all_components():
     assert found == pytest.approx(published_owl([0.01, 0.03, 0.02, 0.05], 0.5, 0.08))
 
 
+@pytest.mark.parametrize('joint', [False, True])
+def test_the_projector_gets_the_sparsity_asked_for_unless_it_is_compared(joint):
+    between = shares([0.04, 0.09], component='projector')
+    given = shares([0.01, 0.03], component='vision') + between + shares([0.02, 0.07])
+    found = allocate(given, PruningSettings(sparsity=0.5, components='all', joint=joint))
+    assert found[2:4] == [0.5, 0.5] and 0.5 not in found[:2] + found[4:]
+    histograms = [[0] * shift + [5, 5] + [0] * (998 - shift) for shift in (0, 9, 3, 8, 1, 7)]
+    given = [Share(share.component, 100, histogram)
+             for share, histogram in zip(given, histograms)]
+    found = allocate(given, PruningSettings(
+        sparsity=0.5, components='all', joint=joint, allocation='fisher', outlier_width=0.3))
+    assert found[2] > 0.7 and found[3] < 0.3
+
+
 @pytest.mark.parametrize('allocation', ALLOCATIONS)
 @pytest.mark.parametrize('sparsity', [0.0, 0.4, 0.95])
 def test_every_allocation_meets_the_budget(allocation, sparsity):

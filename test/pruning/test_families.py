@@ -212,6 +212,7 @@ def test_a_family_is_pruned_and_loads_again(family, tmp_path):
     between = [p['name'] for block in record['blocks'] if block['component'] == 'projector'
                for p in block['projections']]
     assert between == [f'model.{name}' for name in PROJECTOR.get(family, [])]
+    assert all(block['output_error'] > 0 for block in record['blocks'])
     loaded = load(tmp_path / 'out', VISION[family])
     expected = load(tmp_path / 'model', VISION[family])
     reference(expected, samples, record['blocks'])

@@ -21,7 +21,8 @@ from owled_ros.pruning.structure import find_chains
 def subject(llava_dir, samples, tmp_path):
     model = StreamedModel(llava_dir, torch.device('cpu'))
     chains = find_chains(model, samples[0])
-    chosen = {block.name: block.projections for chain in chains for block in chain.blocks}
+    chosen = {block.name: block.projections for chain in chains for _, block in chain.steps()
+              if block.projections}
     return Subject(model, chains, chosen, list(samples), Stash(tmp_path / 'stash', 1 << 20),
                    PruningSettings(sparsity=0.7), lambda line: None)
 
@@ -46,7 +47,7 @@ def test_fisher_is_the_squared_gradient_of_the_whole_model(subject, llava_dir, s
         loss(model, sample, 'mean').backward()
         for name in found:
             squares[name] = squares[name] + model.get_submodule(name).weight.grad.square()
-    assert len(found) == 3 * 6 + 3 * 7
+    assert len(found) == 3 * 6 + 2 + 3 * 7
     for name, histogram in found.items():
         weight = model.get_submodule(name).weight.detach()
         expected = _histogram(weight.square() * squares[name] / len(samples))
@@ -57,7 +58,7 @@ def test_fisher_is_the_squared_gradient_of_the_whole_model(subject, llava_dir, s
 def test_samples_without_an_image_have_a_gradient_too(subject, samples):
     text = {name: value[:, 16:] for name, value in samples[1].items() if value.dim() == 2}
     subject.samples[1] = text
-    assert len(measure_fisher(subject)) == 39
+    assert len(measure_fisher(subject)) == 41
 
 
 @torch.no_grad()

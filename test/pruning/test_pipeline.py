@@ -182,6 +182,7 @@ def test_the_reported_losses_are_those_of_the_models(llava_dir, pruned, samples)
     {'sparsity': 0.7, 'method': 'admm', 'allocation': 'fisher', 'statistics': 'dense',
      'components': 'all', 'component_sparsity': {'projector': 0.2}},
     {'sparsity': 0.6, 'method': 'sparsegpt', 'allocation': 'ablation', 'statistics': 'dense'},
+    {'sparsity': 0.6, 'components': 'all', 'joint': True, 'allocation': 'fisher'},
 ])
 def test_the_budget_is_exact(llava_dir, samples, tmp_path, settings):
     record = run(llava_dir, samples, tmp_path / 'out', **settings)
