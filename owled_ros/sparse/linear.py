@@ -18,7 +18,8 @@ from torch.nn import functional
 from owled_ros.sparse.kernels.library import MAX_BATCH, kernels
 from owled_ros.sparse.packing import PackedWeight, in_huge_pages, pack, pack_int8
 
-TILE_WEIGHTS = 1 << 20       # unpacked at a time: small enough for a core's cache
+TILE_WEIGHTS = 1 << 18       # unpacked at a time: small enough for a core's cache
+TILE_ROWS = 128              # at least, or the dense product has too little to do at a time
 WORTH_PACKING = 0.2          # share of zeros from which packed weights are smaller and as fast
 PREFILL_ROWS = 64            # with how many rows the choice measures prefill
 SLOWEST_PREFILL = 1.1        # times dense
@@ -91,7 +92,7 @@ class Workspace:
         key = (like.dtype, like.device)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.numel() < rows * columns:
-            buffer = self._buffers[key] = like.new_empty(max(rows * columns, TILE_WEIGHTS))
+            buffer = self._buffers[key] = like.new_empty(rows * columns)
         return buffer[:rows * columns].view(rows, columns)
 
 
@@ -132,7 +133,7 @@ class SparseLinear(nn.Module):
 
     def _by_tiles(self, x: torch.Tensor) -> torch.Tensor:
         y = x.new_empty(x.shape[0], self.out_features)
-        step = max(1, TILE_WEIGHTS // self.in_features)
+        step = max(TILE_ROWS, TILE_WEIGHTS // self.in_features)
         for first in range(0, self.out_features, step):
             last = min(first + step, self.out_features)
             tile = self._workspace.tile(last - first, self.in_features, x)

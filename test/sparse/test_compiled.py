@@ -1,4 +1,4 @@
-"""The C++ kernels under sanitizers, and for Arm in an emulator; the results of each are checked."""
+"""The C++ kernels under sanitizers, and for Arm in an emulator; the results are checked."""
 
 from pathlib import Path
 import shutil

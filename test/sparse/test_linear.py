@@ -19,6 +19,7 @@ def kernel(request, monkeypatch):
 def test_it_computes_what_the_dense_layer_does(dtype, shape, kernel, monkeypatch, sparse_matrix,
                                                draw):
     monkeypatch.setattr(linear, 'TILE_WEIGHTS', 1000)
+    monkeypatch.setattr(linear, 'TILE_ROWS', 1)
     weight = sparse_matrix(33, 129, 0.4, dtype)
     bias = torch.randn(33, generator=draw).to(dtype)
     x = torch.randn(*shape, 129, generator=draw).to(dtype)
