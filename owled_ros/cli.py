@@ -429,5 +429,32 @@ def bench(arguments):
     show(arguments, result, [])
 
 
+# -- bench -------------------------------------------------------------------------------------
+
+def add_bench(commands):
+    parser = add_command(
+        commands, 'bench', bench, 'measure what packed weights give on this computer',
+        'owled bench qwen-0.5b', 'owled bench pruned --json')
+    parser.add_argument('model', help="a model's directory, 'embedded', or the name of a size "
+                        'whose weights are drawn: smolvlm-256m, qwen-0.5b, smolvlm-2.2b, '
+                        'qwen2.5-vl-3b, 7b')
+    parser.add_argument('--rounds', type=int, default=5, help='turns of each contestant (5)')
+    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (auto)')
+    parser.add_argument('--plot', type=Path, help='draw the ratios into this PNG')
+
+
+def bench(arguments):
+    from owled_ros.driver.checkpoint import choose_device
+    from owled_ros.sparse import bench as sparse_bench
+    if arguments.rounds < 1:
+        raise UserError(f'rounds ({arguments.rounds}) must be positive')
+    result = sparse_bench.bench_named(
+        arguments.model, device=choose_device(arguments.device), rounds=arguments.rounds,
+        progress=reporter(arguments))
+    if arguments.plot:
+        sparse_bench.plot(result['projections'], arguments.plot)
+    show(arguments, result, [])
+
+
 if __name__ == '__main__':
     sys.exit(main())
