@@ -32,9 +32,10 @@ def ask(driver, cases, *, explain=True, batch=16, total=None, progress=lambda te
     started = time.monotonic()
     while group := list(islice(cases, batch)):
         answers += ask_batch(driver, group, explain)
-        rate = len(answers) / (time.monotonic() - started)
-        left = f', {(total - len(answers)) / rate:.0f} s left' if total else ''
-        progress(f'{len(answers)} frames{left}')
+        if len(answers) % 100 < len(group):  # another hundred
+            rate = len(answers) / (time.monotonic() - started)
+            left = f', {(total - len(answers)) / rate:.0f} s left' if total else ''
+            progress(f'{len(answers)} frames{left}')
     return answers
 
 

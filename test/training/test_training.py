@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from owled_ros.driver.checkpoint import locate
 from owled_ros.driver.driver import Driver
 from owled_ros.evaluation.cases import scene_cases
 from owled_ros.evaluation.open_loop import ask
@@ -25,7 +27,7 @@ def scripts():
     sys.path.insert(0, folder)
     try:
         modules = {name: importlib.import_module(name)
-                   for name in ('embedded_model', 'render_dataset', 'train')}
+                   for name in ('embedded_model', 'render_dataset', 'train', 'write_card')}
     finally:
         sys.path.remove(folder)
     modules['render_dataset'].SHARD = modules['train'].SHARD = SHARD
@@ -115,3 +117,17 @@ def test_the_model_as_it_will_be_trained_fits_the_contract(scripts):
                    .parameters()) for share in (1.0, 0.5)]
     assert 2 * weights[0] < 25e6  # bytes in fp16
     assert weights[1] < 0.6 * weights[0]
+
+
+def test_the_card_says_what_was_measured(scripts, tmp_path, monkeypatch):
+    model = tmp_path / 'model'
+    shutil.copytree(locate('embedded'), model)
+    (model / 'README.md').unlink()
+    scripts.write_card.SECONDS = 0.4
+    monkeypatch.setattr(sys, 'argv', ['write_card.py', str(model), '--scenes', '2',
+                                      '--drives', '1'])
+    scripts.write_card.main()
+    card = (model / 'README.md').read_text()
+    assert 'A tiny Llava: ' in card and 'On 2 held-out scenes' in card
+    assert all(row in card for row in ('| E_lon: ', '| success | ', '| red lights run | '))
+    assert '{' not in card
