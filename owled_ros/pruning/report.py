@@ -133,7 +133,11 @@ def _left_out(source: dict) -> str:
 
 def _again(record: dict) -> str:
     if 'command' in record['data']:
-        return (f'<pre>{html.escape(record["data"]["command"])}</pre><p>With the same inputs and '
+        command = record['data']['command']
+        if record['processes'] > 1:     # they decide in which order sums are rounded
+            command = (f'torchrun --nproc-per-node {record["processes"]} -m owled_ros.cli'
+                       f'{command.removeprefix("owled")}')
+        return (f'<pre>{html.escape(command)}</pre><p>With the same inputs and '
                 'versions (below) it gives the same bytes. In Python:</p>'
                 f'<pre>{html.escape(record["python"])}</pre>')
     live = any(source['kind'] == 'live drive' for source in record['data'].get('sources', ()))

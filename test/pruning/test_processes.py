@@ -16,7 +16,8 @@ from owled_ros.pruning.streaming import find_device
 
 CASES = {
     'wanda': {'method': 'wanda', 'allocation': 'owl'},
-    'sparsegpt': {'method': 'sparsegpt', 'allocation': 'fisher', 'statistics': 'dense'},
+    'sparsegpt': {'method': 'sparsegpt', 'allocation': 'fisher', 'statistics': 'dense',
+                  'components': 'all'},
     'admm': {'method': 'admm', 'allocation': 'ablation', 'sparsity': 0.6},
     'again': {'method': 'wanda', 'allocation': 'owl'},  # as the first, which is killed once
 }
@@ -88,7 +89,8 @@ def work(llava_dir, samples, tmp_path_factory):
 
 def zeros(directory):
     return torch.cat([(values == 0).flatten() for name, values in sorted(
-        load_file(directory / 'model.safetensors').items()) if '.layers.' in name])
+        load_file(directory / 'model.safetensors').items())
+        if '.layers.' in name or 'projector' in name])
 
 
 @pytest.mark.parametrize('name', ['wanda', 'sparsegpt', 'admm'])

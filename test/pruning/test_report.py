@@ -28,9 +28,9 @@ def block(component, name, sparsity, outliers=0.01):
             'output_error': None if component == 'projector' else 0.1}
 
 
-def record(blocks, **data):
+def record(blocks, processes=1, **data):
     return {
-        'run': 'r', 'python': "prune(MODEL, inputs, PruningSettings(sparsity=0.6), OUTPUT)",
+        'run': 'r', 'processes': processes, 'python': "prune(MODEL, inputs, PruningSettings(sparsity=0.6), OUTPUT)",
         'settings': {'method': 'wanda', 'allocation': 'owl', 'pattern': 'unstructured',
                      'statistics': 'dense', 'component_sparsity': {'vision': 0.4}},
         'model': {'name': 'tiny', 'sha256': 'a'}, 'data': {'samples': 8, **data},
@@ -68,6 +68,13 @@ def test_what_a_reader_is_told(tmp_path):
                  'book.txt', 'Frames left out: 2 without odometry around them',
                  'neither faster nor smaller', 'braking, straight', 'Projector'):
         assert told in text, told
+
+
+def test_several_processes_are_started_again(tmp_path):
+    _, text = written(tmp_path, record(
+        BLOCKS, processes=2, command='owled calibrate drive --output OUTPUT'))
+    assert ('torchrun --nproc-per-node 2 -m owled_ros.cli calibrate drive --output OUTPUT'
+            in text)
 
 
 @pytest.mark.parametrize('blocks, pictures', [
