@@ -30,7 +30,8 @@ def block(component, name, sparsity, outliers=0.01):
 
 def record(blocks, processes=1, **data):
     return {
-        'run': 'r', 'processes': processes, 'python': "prune(MODEL, inputs, PruningSettings(sparsity=0.6), OUTPUT)",
+        'run': 'r', 'processes': processes,
+        'python': 'prune(MODEL, inputs, PruningSettings(sparsity=0.6), OUTPUT)',
         'settings': {'method': 'wanda', 'allocation': 'owl', 'pattern': 'unstructured',
                      'statistics': 'dense', 'component_sparsity': {'vision': 0.4}},
         'model': {'name': 'tiny', 'sha256': 'a'}, 'data': {'samples': 8, **data},
