@@ -12,8 +12,8 @@ import torch
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.alphapruning import measure_alpha
-from owled_ros.pruning.fisher import fisher, measure_fisher
-from owled_ros.pruning.measuring import measure_ablation, measure_outliers
+from owled_ros.pruning.fisher import fisher, fisher_passes, measure_fisher
+from owled_ros.pruning.measuring import ablation_passes, measure_ablation, measure_outliers
 
 HIGHEST = 0.99  # no block is pruned beyond this
 
@@ -42,6 +42,7 @@ class Allocation:
     :param measure: (subject) -> evidence by name of block or projection, if it needs some
     :param by_projection: it is projections that get a share each, not blocks
     :param runs: measuring takes all samples through the model
+    :param passes: (subject) -> how many forward passes of all samples that takes as long as
     :param compares_projector: the projector's projections are among those that are compared;
         else all of it gets the sparsity asked for
     """
@@ -50,6 +51,7 @@ class Allocation:
     measure: Callable | None = None
     by_projection: bool = False
     runs: bool = True
+    passes: Callable = lambda subject: 1.0
     compares_projector: bool = False
 
 
@@ -103,8 +105,9 @@ def rising(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
 ALLOCATIONS = {
     'owl': Allocation(owl, measure_outliers),
     'owl-projection': Allocation(owl, measure_outliers, by_projection=True),
-    'fisher': Allocation(fisher, measure_fisher, by_projection=True, compares_projector=True),
-    'ablation': Allocation(owl, measure_ablation),
+    'fisher': Allocation(fisher, measure_fisher, by_projection=True, compares_projector=True,
+                         passes=fisher_passes),
+    'ablation': Allocation(owl, measure_ablation, passes=ablation_passes),
     'alphapruning': Allocation(owl, measure_alpha, runs=False),
     'rising': Allocation(rising),
     'uniform': Allocation(uniform),

@@ -18,7 +18,13 @@ from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.measuring import Subject, advance_and_collect, walk
 from owled_ros.pruning.structure import Block, Chain
 
+BACKWARD = 3.0      # forward passes that going back takes as long as: once forward again, two back
 LOWEST, HIGHEST, BINS = -40.0, 10.0, 1000   # of log10(W^2 F)
+
+
+def fisher_passes(subject: Subject) -> float:
+    """Return how many forward passes of all samples measuring takes as long as."""
+    return 1 + BACKWARD
 
 
 def measure_fisher(subject: Subject) -> dict[str, list[int]]:
@@ -64,10 +70,11 @@ class _Backward:
         histograms = {}
         for position in reversed(range(len(chain.blocks))):
             block = chain.blocks[position]
-            self._subject.tell(f'backward through {block.component} block {block.name}')
+            self._subject.begin(f'backward through {block.component} block {block.name}')
             model.load(block.name)
             histograms |= self._through_block(chain, position, block, keep_call=number > 0)
             model.release(block.name)
+            self._subject.end(block, BACKWARD)
         return histograms
 
     def through_glue(self, number: int) -> dict[str, list[int]]:

@@ -9,10 +9,11 @@ from owled_ros.pruning.archive import Archive
 from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.patterns import Cut, choose
 from owled_ros.pruning.processes import ALONE, Processes
+from owled_ros.pruning.progress import Forecast
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector, InputNorms, wanda_scores
 from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import ENTRY, Chain, Projection
+from owled_ros.pruning.structure import ENTRY, Block, Chain, Projection
 
 ABLATED_WITH = 8    # samples: every block has a run of its own
 
@@ -27,6 +28,7 @@ class Subject:
         when they are not needed afterwards
     :param tell: is told in a line what goes on
     :param processes: that go through the model together, each with samples of its own
+    :param forecast: is told what is done, in forward passes of all samples
     """
 
     model: StreamedModel
@@ -38,18 +40,30 @@ class Subject:
     tell: Callable
     archive: Archive | None = None
     processes: Processes = ALONE
+    forecast: Forecast | None = None
 
     def ablated_with(self) -> int:
         """Return how many of the first samples here are among those of the ablation."""
         return len(self.processes.share(range(ABLATED_WITH)))
 
+    def begin(self, what: str) -> None:
+        """Tell what is begun, and how long all will take."""
+        self.tell(what + (self.forecast.left() if self.forecast else ''))
 
-def walk(subject: Subject, what: str):
+    def end(self, block: Block, passes: float) -> None:
+        """Note that a block has been gone through, which took as long as so many forward passes."""
+        if self.forecast:
+            weights = sum(block.count for chain in self.chains for block in chain.blocks)
+            self.forecast.add(passes * block.count / weights)
+
+
+def walk(subject: Subject, what: str, passes: float = 1.0):
     """
     Go through all chains, each block's dense weights loaded for its step.
 
     Lanes have to be advanced by the caller, at the entry of each chain too.
 
+    :param passes: that it takes as long as, of all samples, for the time left
     :return: yields chain, position in it (``ENTRY`` first), and block
     """
     steps = [(chain, *step) for chain in subject.chains for step in chain.steps()]
@@ -57,8 +71,8 @@ def walk(subject: Subject, what: str):
             if position != ENTRY or block.name in subject.chosen]
     for chain, position, block in steps:
         if block.name in told:
-            subject.tell(f'{what} {block.component} block {block.name} '
-                         f'({told.index(block.name) + 1}/{len(told)})')
+            subject.begin(f'{what} {block.component} block {block.name} '
+                          f'({told.index(block.name) + 1}/{len(told)})')
         if position == ENTRY:
             yield chain, position, block
             _restore_entries(subject)
@@ -66,6 +80,7 @@ def walk(subject: Subject, what: str):
             subject.model.load(block.name)
             yield chain, position, block
             subject.model.release(block.name)
+            subject.end(block, passes)
 
 
 def _restore_entries(subject: Subject) -> None:
@@ -131,7 +146,7 @@ def measure_ablation(subject: Subject) -> dict[str, float]:
     samples = subject.samples if subject.archive else subject.samples[:subject.ablated_with()]
     dense = Lane('dense', subject.model, subject.chains, samples, subject.stash)
     lanes = [dense]
-    for chain, position, block in walk(subject, 'ablating'):
+    for chain, position, block in walk(subject, 'ablating', ablation_passes(subject)):
         ablated = None
         if block.name in subject.chosen and position != ENTRY:
             ablated = dense.fork(block.name, subject.ablated_with())
@@ -150,6 +165,13 @@ def measure_ablation(subject: Subject) -> dict[str, float]:
         losses.append(total / max(tokens, 1))
         lane.close()
     return {lane.name: loss - losses[0] for lane, loss in zip(lanes[1:], losses[1:])}
+
+
+def ablation_passes(subject: Subject) -> float:
+    """Return how many forward passes of all samples an ablation takes as long as."""
+    count = max(len(subject.samples), 1)
+    dense = 1 if subject.archive else min(ABLATED_WITH / count, 1)
+    return dense + min(ABLATED_WITH, count) / count * len(subject.chosen) / 2
 
 
 def _prune_in_memory(subject: Subject, block, collector: Collector) -> None:

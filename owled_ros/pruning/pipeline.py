@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors
@@ -27,7 +28,7 @@ from owled_ros.pruning.measuring import Subject, measure_outliers, outlier_share
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut, parse_pattern
 from owled_ros.pruning.processes import Processes
-from owled_ros.pruning.progress import Progress, sync_directory, write_durably
+from owled_ros.pruning.progress import Forecast, Progress, sync_directory, write_durably
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
 from owled_ros.pruning.shards import Shards, hash_weights
@@ -38,6 +39,7 @@ from owled_ros.pruning.structure import ENTRY, Block, Chain, Projection, find_ch
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 COMPARED = 4    # held-out samples whose hidden states are compared, dense with pruned
+PRUNED_IN = 8   # the time that as many samples take to go forward, for the forecast alone
 OTHER_WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.ckpt', '.gguf', '.onnx', '.h5',
                  '.msgpack', '.py')
 OWN_FILES = ('owled.json', 'report.html', 'model.safetensors.index.json')
@@ -156,6 +158,8 @@ class _Run:
             self.archive = Archive(partial / 'statistics', self.method.statistic)
         self.subject = Subject(self.model, self.chains, self.chosen, self.inputs, self.stash,
                                self.settings, self.report, self.archive, self.processes)
+        measuring, pruning = self._passes()
+        self.subject = replace(self.subject, forecast=Forecast(measuring + pruning))
         try:
             evidence = self._measure()
             counts = self._plan(evidence)
@@ -219,6 +223,14 @@ class _Run:
     def _dense_outliers(self) -> bool:
         return self.archive is not None or self.allocation.measure is measure_outliers
 
+    def _passes(self) -> tuple[float, float]:
+        """Return how many forward passes measuring and pruning take as long as, roughly."""
+        measuring = 1.0 if self.archive else 0.0
+        if self.allocation.measure and self.allocation.runs:
+            measuring = self.allocation.passes(self.subject)
+        held_out = (2 * len(self.held_out) + PRUNED_IN) / max(len(self.inputs), 1)
+        return measuring, held_out + (0 if self.archive else 2)
+
     def _measure(self) -> dict:
         """Return what the allocation measures on the dense model, by block or projection."""
         measure = self.allocation.measure
@@ -230,6 +242,8 @@ class _Run:
                 measure_outliers(self.subject)      # fills the archive on its way
             evidence = self.processes.from_first(lambda: evidence)
             self.steps.save('evidence', evidence)
+        else:
+            self.subject.forecast.skip(self._passes()[0])
         return evidence
 
     def _plan(self, evidence: dict) -> dict[str, int]:
@@ -267,7 +281,7 @@ class _Run:
         pruned = Lane('pruned', self.model, self.chains, self.held_out, self.stash)
         reports = []
         passed = []     # entries: what is in them runs again on the way to later chains
-        for chain, position, block in walk(self.subject, 'pruning'):
+        for chain, position, block in walk(self.subject, 'pruning', self._passes()[1]):
             dense.advance(chain, position)
             if position == ENTRY:
                 self._load_pruned(*passed)

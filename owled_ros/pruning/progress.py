@@ -4,10 +4,48 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.processes import ALONE, Processes
+
+TELLING_AFTER = 5.0     # s
+TELLING_FROM = 0.02     # of all the work
+
+
+class Forecast:
+    """
+    The time that a run will still take, from how much of its work is done.
+
+    :param total: all its work, in any unit
+    :param clock: gives the time in seconds
+    """
+
+    def __init__(self, total: float, clock=time.monotonic):
+        self._total = total
+        self._done = 0.0
+        self._clock = clock
+        self._start = clock()
+
+    def add(self, work: float) -> None:
+        """Note that some of the work is done."""
+        self._done += work
+
+    def skip(self, work: float) -> None:
+        """Note that some of the work need not be done."""
+        self._total -= work
+
+    def left(self) -> str:
+        """Say how long it will take, in words; '' while too little is done to tell."""
+        elapsed = self._clock() - self._start
+        if elapsed < TELLING_AFTER or self._done < TELLING_FROM * self._total:
+            return ''
+        minutes = elapsed * max(self._total / self._done - 1, 0) / 60
+        if minutes < 1:
+            return ', less than a minute left'
+        return f', about {minutes:.0f} min left' if minutes < 90 else \
+            f', about {minutes / 60:.1f} h left'
 
 
 class Progress:
