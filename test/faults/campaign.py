@@ -45,7 +45,7 @@ FAST = {'deadline': 0.15, 'valid_for': 0.3, 'horizon': 1.0, 'max_frame_age': 0.1
         'max_ego_age': 0.1, 'max_clock_skew': 0.05, 'max_frozen_frames': 4,
         'max_image_pixels': 16384, 'max_command_age': 0.3, 'hang_limit': 0.45}
 CALM = FAST | {'deadline': 1.0, 'valid_for': 1.0, 'max_frame_age': 0.4, 'max_ego_age': 0.3,
-               'hang_limit': 10.0}
+               'hang_limit': 120.0}
 
 
 @dataclass(frozen=True)

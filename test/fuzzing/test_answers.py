@@ -11,7 +11,7 @@ from owled_ros.driver.action import (
     Action, ActionLimiter, Command, EgoState, InvalidAction, Limits, Maneuver, Route)
 from owled_ros.driver.decoding import decode_fields, TokenTree
 from owled_ros.driver.prompt import DrivingFormat
-from owled_ros.ros.outlet import ActionOutlet
+from owled_ros.ros.outlet import ActionOutlet, TOLERANCE
 
 VOCABULARY = 256
 FORMAT = DrivingFormat()
@@ -119,7 +119,8 @@ def test_only_actions_within_limits_pass_the_outlet(answer):
     if report.status is Status.OK:
         action = report.action
         assert -8 <= action.acceleration <= 2.5 and abs(action.steering_angle) <= 0.5
-        assert 0 <= action.target_speed <= 16.7 and 0 <= action.confidence <= 1
+        assert 0 <= action.target_speed <= 16.7
+        assert -TOLERANCE <= action.confidence <= 1 + TOLERANCE
         assert action.maneuver in Command().allowed_maneuvers()
     else:
         assert report.status is Status.INVALID_OUTPUT and report.reason
