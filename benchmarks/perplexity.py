@@ -359,7 +359,8 @@ def settings_record(directory: Path, cells: list[Cell], finished: dict) -> dict:
         'torch': torch.__version__, 'transformers': transformers.__version__,
         'cells': {'finished': sum(cell in finished for cell in cells), 'of': len(cells)},
         'verified': json.loads(verified.read_text()) if verified.exists() else [],
-        'missing': [asdict(cell) for cell in cells if cell not in finished],
+        'missing': [' '.join(str(value) for value in asdict(cell).values())
+                    for cell in cells if cell not in finished],
     }
 
 

@@ -29,9 +29,14 @@ def result(records: dict, dense: dict, *, ours: dict) -> dict:
     return {'what': NOTE, 'ours': ours, 'rows': rows,
             'bars': _bars(general, ours), 'shuffles': _shuffles(general),
             'driving': _driving(records),
-            'cells': [{**asdict(cell), 'losses': record['losses'],
+            'cells': [{**asdict(cell), 'losses': _rounded(record['losses']),
                        'pruning_seconds': round(record['pruning_seconds'], 1)}
                       for cell, record in records.items()]}
+
+
+def _rounded(losses: dict[str, list[float]]) -> dict[str, str]:
+    """Return losses by document in a line, five decimals each, separated by blanks."""
+    return {kind: ' '.join(f'{value:.5f}' for value in values) for kind, values in losses.items()}
 
 
 def loss(record: dict, kind: str = 'general') -> float:
