@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Are packed weights faster, and smaller? Single projections, prefill, and whole language models.
 
-    benchmarks/decode.py --json decode.json --plot decode.png      # on a quiet machine, some minutes
-    benchmarks/decode.py --device cuda --json decode-gpu.json      # the same for the GPU's kernels
-    benchmarks/decode.py --quick                                   # one shape, no bars worth reading
+    benchmarks/decode.py --json decode.json --plot decode.png   # on a quiet machine, minutes
+    benchmarks/decode.py --device cuda --json decode-gpu.json   # the same for the GPU's kernels
+    benchmarks/decode.py --quick                                # one shape, to try it
 
 Bars: times the best 16-bit product of torch and times its float32 product, per projection at 50 %
 and 70 %; prefill not more than a tenth slower; memory; and the share of an end-to-end token that
@@ -53,8 +53,8 @@ def measure(chosen) -> list[dict]:
             rows += [{'kind': 'projection', 'shape': name, 'projection': projection, **row}
                      for row in found]
             prefill = bench.bench_prefill(*size, device=chosen.device, rounds=chosen.rounds)
-            print(f'prefill of {prefill["tokens"]}: {prefill["times_dense"]:.2f} of the dense '
-                  f'time\n', flush=True)
+            print(f'prefill of {prefill["tokens"]}: {prefill["times_dense"]:.2f} times dense\n',
+                  flush=True)
             rows.append({'kind': 'prefill', 'shape': name, 'projection': projection, **prefill})
     for name in chosen.models:
         for sparsity in (0.5, 0.7):
@@ -66,8 +66,8 @@ def measure(chosen) -> list[dict]:
 
 
 def model_line(name, row) -> str:
-    return (f'{name} at {row["sparsity"]:.0%}: a token takes {row["seconds_packed"] * 1e3:.1f} ms, '
-            f'dense {row["seconds_dense"] * 1e3:.1f}, transformers '
+    return (f'{name} at {row["sparsity"]:.0%}: a token takes {row["seconds_packed"] * 1e3:.1f} '
+            f'ms, dense {row["seconds_dense"] * 1e3:.1f}, transformers '
             f'{row["seconds_transformers"] * 1e3:.1f}; {row["times_dense"]:.2f} times dense '
             f'(limit {row["limit"]:.2f}), products explain {row["explained"]:.0%}; weights '
             f'{row["packed_share"]:.3f} of bf16, the whole model {row["model_share"]:.3f}')
@@ -80,7 +80,8 @@ def bars_of(rows, device) -> list[dict]:
     judged = [row for row in rows if row['kind'] == 'projection' and row['what'] == 'packed'
               and (device == 'cpu' or row['projection'].startswith('mlp'))]
     for sparsity, bar in times.items():
-        bars.append(worst(f'times 16 bit at {sparsity:.0%}', 'times_16_bit', judged, sparsity, bar))
+        bars.append(worst(f'times 16 bit at {sparsity:.0%}', 'times_16_bit', judged, sparsity,
+                          bar))
     if device == 'cpu':
         for sparsity, bar in CPU_FLOAT32.items():
             bars.append(worst(f'times float32 at {sparsity:.0%}', 'times_float32', judged,

@@ -159,7 +159,8 @@ class _Layer:
         self._norms = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
         self._projections = attention.q_proj, attention.k_proj, attention.v_proj
         self._turned_norms = [getattr(attention, name, None) for name in ('q_norm', 'k_norm')]
-        self._out, self._size, self._scale = attention.o_proj, attention.head_dim, attention.scaling
+        self._out, self._size = attention.o_proj, attention.head_dim
+        self._scale = attention.scaling
         self._gate, self._up, self._down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
         self._activation = mlp.act_fn
 

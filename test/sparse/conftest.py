@@ -1,4 +1,4 @@
-"""Random matrices of every shape and density; a seed that changes, and is said when a test fails."""
+"""Random matrices of every shape and density, of a seed that a failing test says."""
 
 import random
 
