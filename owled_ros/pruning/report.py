@@ -9,7 +9,8 @@ from owled_ros.pruning.pictures import COMPONENTS, draw_blocks, draw_projections
 STYLE = '''
 body { font: 15px/1.5 sans-serif; color: #222; max-width: 66rem; margin: 2rem auto;
 padding: 0 1rem }
-h1, h2 { font-weight: 600 } h2 { margin-top: 2.5rem } img { max-width: 100% }
+h1, h2 { font-weight: 600 } h2 { margin-top: 2.5rem }
+figure { margin: 1rem 0 2rem } img { max-width: 100% } figcaption { color: #666 }
 table { border-collapse: collapse; margin: 1rem 0 }
 caption { text-align: left; font-weight: 600; white-space: nowrap }
 td, th { padding: .15rem .8rem .15rem 0; text-align: right; border-bottom: 1px solid #ddd;
@@ -20,9 +21,11 @@ pre { background: #f4f4f4; padding: .8rem; white-space: pre-wrap; overflow-wrap:
 '''
 
 SHOWS = {
-    'blocks.png': 'Outlier share, sparsity and output error of every block',
-    'projections.png': 'Sparsity and outlier share of every projection, over depth',
-    'samples.png': 'When in the drives and in which kinds of driving the samples were taken',
+    'blocks.png': 'Every block: how many of its Wanda scores are outliers, how much of it was cut, '
+                  'and how far its output is from that of the dense model.',
+    'projections.png': 'Every projection, by its name in the block and over depth: how much of it '
+                       'was cut (above), and how many of its scores are outliers (below).',
+    'samples.png': 'When in the drives the samples were taken, and in which kinds of driving.',
 }
 
 
@@ -58,7 +61,8 @@ def _page(record: dict, pictures: dict[str, bytes]) -> str:
 
 def _image(name: str, data: bytes) -> str:
     code = base64.b64encode(data).decode()
-    return f'<p><img alt="{SHOWS[name]}" src="data:image/png;base64,{code}"></p>'
+    return (f'<figure><img alt="{SHOWS[name]}" src="data:image/png;base64,{code}">'
+            f'<figcaption>{SHOWS[name]}</figcaption></figure>')
 
 
 def _summary(record: dict) -> str:
