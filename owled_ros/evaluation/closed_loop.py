@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from owled_ros.driver.action import Command
+from owled_ros.evaluation.open_loop import BATCH
 from owled_ros.scenes.drive import TICK, Simulation, oncoming, random_world
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.render import render
@@ -28,7 +29,6 @@ LOST = LANE              # m from the lane's centre at which a drive is over
 MOVING = 0.1             # m/s; who stands hits nobody
 FAR_ENOUGH = 0.5         # of the expert's way, without which standing still would be success
 CAMERA = (320, 240)      # pixels; one of the two sizes that the embedded model was trained on
-BATCH = 50               # frames decided at a time
 
 
 @dataclass

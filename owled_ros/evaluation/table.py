@@ -45,7 +45,6 @@ BITS = {'int8': 8, 'int4': 4}
 OWLS = ('OWL+Wanda', 'OWL+SparseGPT')
 WITHOUT_DATA = ('magnitude', 'random')
 WORLDS = 8      # drives that calibration frames come from
-BATCH = 50      # frames decided at a time
 FORMAT = 1      # of the cells' files
 
 
@@ -198,7 +197,7 @@ class Table:
             directory = self.pruned(cell, room)
             pruning = round(time.monotonic() - started, 1)
             driver = Driver.load(directory, **self.load)
-            answers = ask(driver, self.cases(count), batch=BATCH)
+            answers = ask(driver, self.cases(count))
         return {'pruning_seconds': pruning, 'sparsity': driver.measured_sparsity,
                 'scores': {name: [None if np.isnan(value) else round(float(value), 6)
                                   for value in column]

@@ -34,6 +34,11 @@ def test_pairs_see_a_difference_that_the_spread_would_hide():
     assert found.ratio < found.ratio_at_most < 0
 
 
+def test_errors_that_nobody_makes_do_not_grow():
+    assert compare(np.zeros(9), np.zeros(9)).ratio_at_most == 0.0
+    assert compare(np.ones(9), np.zeros(9)).ratio_at_most == np.inf
+
+
 def test_no_difference_is_not_found():
     random = np.random.default_rng(2)
     theirs = random.normal(0, 1, 300)
