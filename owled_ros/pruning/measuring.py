@@ -51,7 +51,7 @@ class Subject:
         self.tell(what + (self.forecast.left() if self.forecast else ''))
 
     def end(self, block: Block, passes: float) -> None:
-        """Note that a block has been gone through, which took as long as so many forward passes."""
+        """Note that a block is done, in the time that it takes to go forward so often."""
         if self.forecast:
             weights = sum(block.count for chain in self.chains for block in chain.blocks)
             self.forecast.add(passes * block.count / weights)

@@ -19,6 +19,7 @@ from pathlib import Path
 import safetensors
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
@@ -27,7 +28,7 @@ from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.measuring import Subject, measure_outliers, outlier_shares, walk
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut, parse_pattern
-from owled_ros.pruning.processes import Processes
+from owled_ros.pruning.processes import Processes, Stopped
 from owled_ros.pruning.progress import Forecast, Progress, sync_directory, write_durably
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
@@ -95,12 +96,14 @@ def _carry_out(run: '_Run', output: Path, describe: dict) -> dict:
             partial.rename(output)
             sync_directory(output.parent)
         run.processes.gather()
+    except Stopped:
+        raise
     except UserError:
         if steps is not None and run.processes.is_first:
             shutil.rmtree(partial, ignore_errors=True)
         raise
-    except OSError as error:
-        raise UserError(f'Pruning into {output} stopped: {error}. Mend that and run it again: '
+    except (OSError, SafetensorError) as error:
+        raise Stopped(f'Pruning into {output} stopped: {error}. Mend that and run it again: '
                         'it goes on after the last finished block.') from error
     finally:
         if steps is not None:

@@ -19,6 +19,10 @@ from owled_ros.errors import UserError
 PATIENCE = timedelta(days=1)    # torchrun ends all when one dies; slow is not dead
 
 
+class Stopped(UserError):
+    """What stopped a run has to be mended; then it goes on where it was."""
+
+
 class Processes:
     """
     The processes of a run, seen from one of them.
@@ -62,8 +66,7 @@ class Processes:
         """
         Return what every process gives, by rank: anything that JSON can hold.
 
-        :raises UserError: when another process has failed because of something a user can mend
-        :raises ConnectionError: when another process has failed otherwise
+        :raises UserError: what another process has failed with; ``Stopped`` if it was none
         """
         return [value] if self.count == 1 else self._gather(value)
 
@@ -94,11 +97,13 @@ class Processes:
         """Tell the others that this one has failed, unless it has failed because they did."""
         if self.count == 1 or self._failed:
             return
-        mendable = isinstance(error, UserError)
-        text = str(error) if mendable else f'process {self.rank}: {type(error).__name__}: {error}'
+        text = str(error)
+        if not isinstance(error, UserError):
+            text = f'Process {self.rank} has failed: {type(error).__name__}: {error}'
+        refused = isinstance(error, UserError) and not isinstance(error, Stopped)
         try:
-            self._gather(None, [mendable, text])
-        except (UserError, ConnectionError):
+            self._gather(None, [refused, text])
+        except UserError:
             pass
 
     def _gather(self, value, failure: list | None = None) -> list:
@@ -116,7 +121,7 @@ class Processes:
         for failure, _ in found:
             if failure:
                 self._failed = True
-                raise (UserError if failure[0] else ConnectionError)(failure[1])
+                raise (UserError if failure[0] else Stopped)(failure[1])
         return [value for _, value in found]
 
 
@@ -127,4 +132,5 @@ def _exchange(function: Callable, *arguments) -> None:
     try:
         function(*arguments)
     except RuntimeError as error:
-        raise ConnectionError('another process of this run has ended') from error
+        raise Stopped('Another process of this run has ended: run it again, and it goes on after '
+                      'the last finished block.') from error

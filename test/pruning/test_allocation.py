@@ -78,6 +78,15 @@ def test_every_allocation_meets_the_budget(allocation, sparsity):
     assert all(0 <= value <= 0.99 for value in found)
 
 
+@pytest.mark.parametrize('allocation', ['owl', 'shuffled', 'ablation'])
+def test_ties(allocation):
+    settings = PruningSettings(sparsity=0.6, allocation=allocation)
+    assert allocate(shares([0.02] * 4), settings) == pytest.approx([0.6] * 4)
+    assert allocate(shares([0.0] * 4), settings) == pytest.approx([0.6] * 4)
+    some = allocate(shares([0.01, 0.03, 0.01, 0.03]), settings)
+    assert len(set(some)) == 2 and sum(some) == pytest.approx(4 * 0.6)
+
+
 def test_shuffled_deals_out_the_same_values_by_seed():
     given = shares([0.01, 0.05, 0.02, 0.09, 0.03])
     found = [allocate(given, PruningSettings(allocation='shuffled', seed=seed))

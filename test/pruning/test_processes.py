@@ -21,14 +21,15 @@ CASES = {
     'admm': {'method': 'admm', 'allocation': 'ablation', 'sparsity': 0.6},
     'again': {'method': 'wanda', 'allocation': 'owl'},  # as the first, which is killed once
 }
-# What every process does: all cases, then one in which only the second is given a NaN.
+# What every process does: all cases, then one in which only the second is given a NaN, and one in
+# which only the second finds its disk full.
 WORK = '''
 import json, os, signal, sys
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from owled_ros.errors import UserError
-from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning import PruningSettings, prune, stash
 
 work, dies = Path(sys.argv[1]), sys.argv[2] == 'dies'
 rank = int(os.environ['RANK'])
@@ -53,11 +54,20 @@ if dies:
     pipeline.Lane.advance = advance
 for name, settings in json.loads((work / 'cases.json').read_text()).items():
     run(name, settings, samples)
+def refuse(*args):
+    try:
+        run(*args)
+    except UserError as error:
+        lines.append(f'refused: {error}')
+
+def full(*_):
+    raise OSError(28, 'No space left on device')
+
+if rank == 1:
+    stash.save_file = full
+refuse('full', {'activation_bytes': 20_000}, samples)
 samples[1]['pixel_values'][0, 0, 0, 0] = torch.nan
-try:
-    run('damaged', {}, samples)
-except UserError as error:
-    lines.append(f'refused: {error}')
+refuse('damaged', {}, samples)
 (work / f'lines{rank}.json').write_text(json.dumps(lines))
 '''
 
@@ -119,8 +129,16 @@ def test_killed_in_one_process_it_goes_on_with_the_same_bytes(work):
 def test_an_error_in_one_process_ends_all_with_one_sentence(work):
     lines = [json.loads((work / f'lines{rank}.json').read_text()) for rank in range(2)]
     assert 'hold NaN or infinite values' in lines[0][-1] and lines[0][-1] == lines[1][-1]
-    assert len(lines[1]) == 1   # the first tells for both
-    assert not list(work.glob('*damaged*')) and not list(work.glob('.*'))
+    assert len(lines[1]) == 2   # the first tells for both
+    assert not list(work.glob('*damaged*')) and not list(work.glob('.damaged*'))
+
+
+def test_what_is_done_is_kept_when_one_process_finds_its_disk_full(work):
+    for rank in range(2):
+        lines = json.loads((work / f'lines{rank}.json').read_text())
+        refused = next(line for line in lines if line.startswith('refused'))
+        assert 'No space left on device' in refused and 'run it again' in refused
+    assert (work / '.full.partial' / 'progress').is_dir()
 
 
 def test_the_command_says_what_is_wrong_once(tmp_path):

@@ -6,9 +6,10 @@ import signal
 from dataclasses import replace
 
 import pytest
+from safetensors import SafetensorError
 
 from owled_ros.errors import UserError
-from owled_ros.pruning import PruningSettings, progress, prune, shards, stash
+from owled_ros.pruning import PruningSettings, archive, progress, prune, shards, stash
 
 SETTINGS = PruningSettings(sparsity=0.6, components='all', activation_bytes=20_000)
 DENSE = replace(SETTINGS, statistics='dense', method='sparsegpt')
@@ -128,14 +129,38 @@ def test_two_runs_do_not_share_an_output(llava_dir, samples, tmp_path):
     prune(llava_dir, samples, SETTINGS, tmp_path / 'out', progress=start_another)
 
 
-def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, 'No space left on device')
+def no_space(*_, **__):
+    raise OSError(28, 'No space left on device')
 
+
+def no_space_for_safetensors(*_, **__):
+    raise SafetensorError('Error while serializing: I/O error: No space left on device')
+
+
+@pytest.mark.parametrize('settings, owner, name, full', [
+    (SETTINGS, shards.Shards, 'write', no_space),
+    (SETTINGS, stash, 'save_file', no_space_for_safetensors),
+    (DENSE, archive, 'save_file', no_space_for_safetensors),
+    (SETTINGS, shards.shutil, 'copyfile', no_space),
+])
+def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, undisturbed_dense, tmp_path,
+                                   monkeypatch, settings, owner, name, full):
     with monkeypatch.context() as patched:
-        patched.setattr(shards.Shards, 'write', full)
-        with pytest.raises(UserError, match='No space left on device'):
-            run(llava_dir, samples, tmp_path / 'out')
+        patched.setattr(owner, name, full)
+        with pytest.raises(UserError, match='No space left.*run it again'):
+            run(llava_dir, samples, tmp_path / 'out', settings)
     assert not (tmp_path / 'out').exists()
-    run(llava_dir, samples, tmp_path / 'out')
-    assert contents(tmp_path / 'out') == undisturbed[0]
+    assert (tmp_path / '.out.partial' / 'progress' / 'run.json').exists()
+    run(llava_dir, samples, tmp_path / 'out', settings)
+    expected, _ = undisturbed if settings is SETTINGS else undisturbed_dense
+    assert contents(tmp_path / 'out') == expected
+
+
+def test_an_output_that_cannot_be_written_is_said(llava_dir, samples, tmp_path, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(30, 'Read-only file system')
+
+    monkeypatch.setattr(progress.Path, 'mkdir', read_only)
+    with pytest.raises(UserError, match=f'into {tmp_path}/out stopped: .*Read-only file system'):
+        run(llava_dir, samples, tmp_path / 'out')
+    assert not list(tmp_path.iterdir())
