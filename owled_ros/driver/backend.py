@@ -44,9 +44,17 @@ def choose_backend(model, wanted='auto'):
 
 
 def _pack(model, wanted):
-    measured = make_sparse(model, measure=wanted == 'auto')
-    packed = [module for module in model.modules() if isinstance(module, SparseLinear)]
     by = f'kernels: {kernels_for(model.device).name}'
+    measured, failed = [], ''
+    try:
+        measured = make_sparse(model, measure=wanted == 'auto')
+    except Exception as error:  # a driver or compiler of this computer; dense needs neither
+        if wanted != 'auto':
+            raise
+        failed = f'packed weights failed here ({type(error).__name__}: {error}), {by}'
+    packed = [module for module in model.modules() if isinstance(module, SparseLinear)]
+    if failed:
+        return ('sparse' if packed else 'dense'), failed
     if wanted == 'sparse':
         if not packed:
             raise UserError('the backend sparse was asked for, but no projection of the model is '

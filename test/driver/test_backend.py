@@ -11,6 +11,7 @@ from owled_ros.errors import UserError
 from owled_ros.ros import parameters
 from owled_ros.scenes.render import render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
+from owled_ros.sparse import linear
 from owled_ros.sparse.linear import SparseLinear, pruned_linears
 
 
@@ -76,6 +77,15 @@ def test_what_is_not_pruned_stays_dense():
     mine, theirs = driver.decide(frame, EgoState(5.0)), other.decide(frame, EgoState(5.0))
     assert mine.action.maneuver == theirs.action.maneuver
     assert mine.action.confidence == pytest.approx(theirs.action.confidence, rel=1e-3)
+
+
+def test_kernels_that_fail_leave_the_model_dense(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError('no such instruction')
+    monkeypatch.setattr(linear, '_measure', fail)
+    driver = driver_of('auto')
+    assert driver.backend == 'dense' and 'no such instruction' in driver.backend_reason
+    assert answer(driver, held_out_seeds(1)[0])
 
 
 def test_wishes_that_cannot_be_met():

@@ -15,6 +15,7 @@ SOURCES = ('CMakeLists.txt', 'LICENSE', 'MANIFEST.in', 'README.md', 'package.xml
            'pyproject.toml', 'requirements.txt', 'requirements-ros.txt', 'setup.py',
            'config', 'launch', 'msg', 'owled_ros', 'resource')
 EXECUTABLES = ('driving_node', 'calibration_node')
+KERNELS = 'sparse/kernels/libowled_kernels.so'
 
 # What a program in the built workspace sees.
 LOOK = """
@@ -22,10 +23,12 @@ import json, shutil
 import owled_ros, owled_ros.msg
 from owled_ros.msg import DrivingAction
 from rclpy.serialization import deserialize_message, serialize_message
+from owled_ros.sparse.kernels.library import kernels
 data = serialize_message(DrivingAction(status=DrivingAction.OK, reason='none'))
 print(json.dumps({
     'package': owled_ros.__file__, 'messages': owled_ros.msg.__file__,
-    'reason': deserialize_message(data, DrivingAction).reason, 'owled': shutil.which('owled')}))
+    'reason': deserialize_message(data, DrivingAction).reason, 'owled': shutil.which('owled'),
+    'kernels': kernels() and kernels().paths()}))
 """
 
 
@@ -82,6 +85,7 @@ def test_colcon(way, workspace, environment):
     assert installed in package.parents
     assert Path(seen['messages']) == package / 'msg' / '__init__.py'
     assert seen['reason'] == 'none'
+    assert (package / KERNELS).is_file() and 'portable' in seen['kernels']
     assert seen['owled'] == str(installed / 'bin' / 'owled')
     for name in EXECUTABLES:
         assert os.access(installed / 'lib' / 'owled_ros' / name, os.X_OK)
@@ -101,7 +105,7 @@ def test_wheel(workspace, environment, tmp_path):
         modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
     data = wheel.name.split('-cp')[0] + '.data/data'
     assert {str(path) for path in package_files()} <= names
-    assert 'owled_ros/msg/_driving_action.py' in names
+    assert {'owled_ros/msg/_driving_action.py', f'owled_ros/{KERNELS}'} <= names
     assert any(name.startswith('owled_ros/owled_ros_s__rosidl_typesupport_fastrtps_c')
                for name in names)
     assert f'{data}/lib/libowled_ros__rosidl_typesupport_fastrtps_cpp.so' in names
