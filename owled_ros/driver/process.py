@@ -31,8 +31,15 @@ PATIENCE = 5.0    # s for a process that was killed to be gone
 LARGEST = 1 << 20  # bytes of a text; none of ours comes near
 LONGEST = 2000     # characters of an error that are told
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+# Unlike with -m, no module is taken from the folder that the caller happens to be in.
+PROGRAM = ('import sys; sys.path = [path for path in sys.path if path]; '
+           'from owled_ros.driver.process import main; main(*sys.argv[1:])')
 FACTS = ('name', 'hash', 'backend', 'backend_reason', 'requested_sparsity', 'measured_sparsity')
 ERRORS = {'user': UserError, 'action': InvalidAction, 'memory': MemoryError}
+
+
+class Stopped(InterruptedError):
+    """The caller was asked to stop while it waited for the process."""
 
 
 class ProcessEnded(RuntimeError):
@@ -75,8 +82,8 @@ class DriverProcess:
     def __init__(self, load, stopping, model, **how):
         """Start the process; it calls load(model, **how), a function that can be imported.
 
-        stopping: threading.Event; InterruptedError from any method when it is set. Raises what
-        loading raises: UserError, MemoryError, or RuntimeError.
+        stopping: threading.Event; Stopped from any method when it is set. Raises what loading
+        raises: UserError, MemoryError, or RuntimeError.
         """
         self._load = _name(load)
         self._stopping = stopping
@@ -96,8 +103,8 @@ class DriverProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', 'owled_ros.driver.process', self._load,
-                 str(theirs.fileno()), str(self._memory), str(os.getpid())],
+                [sys.executable, '-c', PROGRAM, self._load, str(theirs.fileno()),
+                 str(self._memory), str(os.getpid())],
                 stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), self._memory),
                 env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
         self._connection = Connection(ours.detach())
@@ -140,10 +147,10 @@ class DriverProcess:
             self._connection.send_bytes(json.dumps({'do': what} | details).encode())
             while not self._connection.poll(POLL):
                 if self._stopping.is_set():
-                    raise InterruptedError('the model was stopped')
+                    raise Stopped('the model was stopped')
             told = json.loads(self._connection.recv_bytes(LARGEST))
         except (EOFError, OSError) as error:
-            if isinstance(error, InterruptedError):
+            if isinstance(error, Stopped):
                 raise
             raise ProcessEnded(f'the process of the model has ended ({self._how_it_ended()})') \
                 from None
@@ -278,6 +285,3 @@ def main(load, connection, memory, parent):
         function = getattr(function, name)
     Server(function, Connection(int(connection)), int(memory)).serve()
 
-
-if __name__ == '__main__':
-    main(*sys.argv[1:])

@@ -5,7 +5,7 @@ import time
 
 from owled_ros.driver.action import InvalidAction, Status
 from owled_ros.driver.memory import free_caches, is_out_of_memory, OutOfMemory
-from owled_ros.driver.process import DriverProcess, ProcessEnded
+from owled_ros.driver.process import DriverProcess, ProcessEnded, Stopped
 from owled_ros.ros.refused import one_line, Refused
 
 MAX_RESTARTS = 3  # of the model's process without an action in between
@@ -87,6 +87,8 @@ class DecisionLoop:
         except OutOfMemory as error:
             self._refuse(Refused(Status.MODEL_ERROR, str(error)), frame, began)
             raise
+        except Stopped:
+            return  # and the worker ends
         except ProcessEnded as error:
             self._start_again(error, frame.ticket, frame.stamp)
         except BaseException as error:  # SystemExit too: a model must not end its thread
@@ -165,6 +167,8 @@ class DecisionLoop:
         settings = self._outlet.settings
         try:
             complete = stream.advance(settings.explanation_slice)
+        except Stopped:
+            return
         except ProcessEnded as error:
             self._start_again(error, ticket, report.stamp)
             return

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from owled_ros.driver.action import Command, EgoState, InvalidAction, Maneuver, Route
-from owled_ros.driver.process import DriverProcess, ProcessEnded
+from owled_ros.driver.process import DriverProcess, ProcessEnded, Stopped
 from owled_ros.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
@@ -116,6 +116,15 @@ def test_a_hang_ends_by_a_kill_or_by_being_stopped():
         driving.restart()
         threading.Timer(0.3, stopping.set).start()
         began = time.monotonic()
-        with pytest.raises(InterruptedError):
+        with pytest.raises(Stopped):
             decide(driving)
         assert time.monotonic() - began < 5
+
+
+def test_the_folder_that_it_is_started_from_gives_it_no_code(tmp_path, monkeypatch):
+    for name in ('json', 'numpy', 'owled_ros'):
+        (tmp_path / f'{name}.py').write_text('raise SystemExit("code from the folder was run")')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', ['', *sys.path])
+    with driver() as driving:
+        assert decide(driving).maneuver == Maneuver.KEEP_LANE

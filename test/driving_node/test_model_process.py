@@ -86,6 +86,7 @@ def test_it_ends_with_the_node(start):
                   rig.heard(DrivingAction.OK), 'a hang, or an action')
         child = model_process(rig)
         status, seconds = rig.signal(number)
+        assert 'the model failed' not in rig.words()
         assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL) and seconds < 2.0
         rig.wait(lambda: not alive(child), 'the end of the model')
 
