@@ -332,7 +332,8 @@ def evaluate_closed_loop(arguments):
     from owled_ros.driver.driver import Driver
     from owled_ros.evaluation.closed_loop import drive_closed_loop, record, summarise
     check_closed_loop(arguments)
-    driver = Driver.load(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    driver = Driver.load(arguments.model, device=arguments.device, dtype=arguments.dtype,
+                         backend='transformers')  # drives are decided in batches
     outcomes, experts = drive_closed_loop(driver, arguments.drives, arguments.seconds,
                                           progress=reporter(arguments))
     ours, expert = summarise(outcomes), summarise(experts)
@@ -400,33 +401,6 @@ def inspect(arguments):
     zeros = sum(block['zeros'] for block in found['blocks'])
     lines += [f'{"all":54s} {total:10d} weights  {zeros / max(total, 1):7.2%} zero']
     show(arguments, found, lines)
-
-
-# -- bench -------------------------------------------------------------------------------------
-
-def add_bench(commands):
-    parser = add_command(
-        commands, 'bench', bench, 'measure what packed weights give on this computer',
-        'owled bench qwen-0.5b', 'owled bench pruned --json')
-    parser.add_argument('model', help="a model's directory, 'embedded', or the name of a size "
-                        'whose weights are drawn: smolvlm-256m, qwen-0.5b, smolvlm-2.2b, '
-                        'qwen2.5-vl-3b, 7b')
-    parser.add_argument('--rounds', type=int, default=5, help='turns of each contestant (5)')
-    parser.add_argument('--device', default='auto', help='auto, cpu or cuda (auto)')
-    parser.add_argument('--plot', type=Path, help='draw the ratios into this PNG')
-
-
-def bench(arguments):
-    from owled_ros.driver.checkpoint import choose_device
-    from owled_ros.sparse import bench as sparse_bench
-    if arguments.rounds < 1:
-        raise UserError(f'rounds ({arguments.rounds}) must be positive')
-    result = sparse_bench.bench_named(
-        arguments.model, device=choose_device(arguments.device), rounds=arguments.rounds,
-        progress=reporter(arguments))
-    if arguments.plot:
-        sparse_bench.plot(result['projections'], arguments.plot)
-    show(arguments, result, [])
 
 
 # -- bench -------------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ class Table:
                  processes=None, progress=print):
         """beside: other models to measure too, as name -> directory."""
         self.model, self.plan, self.progress = locate(model), plan, progress
-        self.load = {'device': device, 'dtype': dtype}
+        # One backend for all cells: left to itself each would measure which is fastest now.
+        self.load = {'device': device, 'dtype': dtype, 'backend': 'transformers'}
         self.processes, self.beside = processes, {
             name: locate(directory) for name, directory in (beside or {}).items()}
         self.hash = weights_hash(self.model)
