@@ -58,6 +58,7 @@ def given_up(rig):
 
 def deactivated(rig):
     rig.wait_until_heard()
+    rig.wait(lambda: rig.state() == 'active', 'the active state')
     assert rig.change('deactivate')
 
 
