@@ -67,6 +67,9 @@ def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):
     refused(capsys, 'no model directory', 'inspect', tmp_path / 'none')
     refused(capsys, 'no model directory', 'evaluate', 'none')
     refused(capsys, 'positive', 'evaluate', 'embedded', '--scenes', '0')
+    refused(capsys, 'from 1 to 60', 'evaluate', 'embedded', '--closed-loop', '--seconds', '0')
+    refused(capsys, 'driven through', 'evaluate', 'embedded', '--closed-loop', '--blind')
+    refused(capsys, 'NAME=MODEL', 'evaluate', 'embedded', '--table', output, '--beside', 'half')
     refused(capsys, 'rate', 'replay', bag, '--rate', '0')
     assert list(tmp_path.iterdir()) == []
 
