@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 import signal
 
+import pytest
 from rig import PROGRAM
 
 from owled_ros.msg import DrivingAction
@@ -78,17 +79,18 @@ def test_one_that_dies_again_and_again_is_given_up(start):
     drives(rig, len(rig.actions))
 
 
-def test_it_ends_with_the_node(start):
-    for number, script in ((signal.SIGTERM, 'scripted:hang_at=1'), (signal.SIGKILL, 'scripted')):
-        rig = start(script, program=PROGRAM, model_process=True, deadline=0.5, max_frame_age=0.5)
-        rig.wait_until_heard()
-        rig.drive(lambda: DrivingAction.DEADLINE_MISSED in rig.statuses() or
-                  rig.heard(DrivingAction.OK), 'a hang, or an action')
-        child = model_process(rig)
-        status, seconds = rig.signal(number)
-        assert 'the model failed' not in rig.words()
-        assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL) and seconds < 2.0
-        rig.wait(lambda: not alive(child), 'the end of the model')
+@pytest.mark.parametrize('number, ends, script', [
+    (signal.SIGTERM, 0, 'scripted:hang_at=1'), (signal.SIGKILL, -signal.SIGKILL, 'scripted')])
+def test_it_ends_with_the_node(start, number, ends, script):
+    rig = start(script, program=PROGRAM, model_process=True, deadline=0.5, max_frame_age=0.5)
+    rig.wait_until_heard()
+    rig.drive(lambda: DrivingAction.DEADLINE_MISSED in rig.statuses()
+              or rig.heard(DrivingAction.OK), 'a hang, or an action')
+    child = model_process(rig)
+    status, seconds = rig.signal(number)
+    assert status == ends and seconds < 2.0
+    assert 'the model failed' not in rig.words()
+    rig.wait(lambda: not alive(child), 'the end of the model')
 
 
 def test_a_load_that_takes_too_long_leaves_no_process(start):
