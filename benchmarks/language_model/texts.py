@@ -74,7 +74,8 @@ def fetch(directory: Path) -> None:
             continue
         print(f'Fetching {package} with pip', flush=True)
         archives = directory / 'archives'
-        source = ['--no-binary', 'Django'] if package.startswith('Django') else []
+        # Only the source distribution has the documentation; torch brings setuptools along.
+        source = ['--no-binary', 'Django', '--no-build-isolation'] * package.startswith('Django')
         command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', *source,
                    '--dest', str(archives), package]
         if subprocess.run(command).returncode:
