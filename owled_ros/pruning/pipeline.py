@@ -62,7 +62,11 @@ def prune(model_dir: str | Path, inputs: Sequence[dict], settings: PruningSettin
     :param describe: what is known of the data, put into ``owled.json`` as it is
     :param progress: told in a line what goes on
     :return: the content of ``owled.json``
-    :raises UserError: when something that was given cannot be used; nothing is left behind then
+    :raises UserError: when something that was given cannot be used; nothing is left behind then.
+        When a disk is full or a process has ended; what is done is kept, and the same call goes on
+
+    Processes that torchrun has started share the work when each makes the same call; the first
+    one writes and tells, and all return the same.
     """
     model_dir, output = Path(model_dir), Path(output)
     processes = Processes.join(find_device(settings.device))
