@@ -103,8 +103,10 @@ def _size(record: dict) -> str:
         'so that every program that loads that one loads this one, and the bytes are the same. '
         'Dense kernels, as in transformers and PyTorch by themselves, multiply zeros like any '
         'number: run by them this model is neither faster nor smaller in memory than the dense '
-        'one. What is gained with a runtime that keeps only the weights that are not pruned has '
-        'to be measured on the computer that it is for.</p>')
+        'one. The driver of owled_ros can keep pruned projections packed, without their zeros, '
+        'and multiply them so: with the backend auto the driving node measures, when it is '
+        'configured, whether that is faster on its computer; <code>owled bench</code> measures '
+        'it too.</p>')
 
 
 def _sources(record: dict) -> str:
