@@ -39,6 +39,7 @@ STEADY_WITHIN = 60.0    # s to drive again before the next fault
 REPORT_PATIENCE = 3.0   # s past its limit that a report is waited for
 RECOVERY_PATIENCE = 10.0
 SAVE_EVERY = 25         # faults
+SAID = 400              # characters that are said of a fault; the file has it all
 EXIT_WITHIN = 2.0       # s from SIGINT to the end of the process
 
 FAST = {'deadline': 0.15, 'valid_for': 0.3, 'horizon': 1.0, 'max_frame_age': 0.1,
@@ -293,7 +294,7 @@ def _one(run, session, fault, say):
                   'problems': [f'the node was lost: {error}']}
     run.records.append(record)
     if outcome(record):
-        say(f'{kind} ({name}, {index}): {outcome(record)}'
+        say(f'{kind} ({name}, {index}): {outcome(record)[:SAID]}'
             + (' [set aside]' if record['set_aside'] else ''))
     return record['recovery'] is not None
 

@@ -160,6 +160,8 @@ def test_the_witness_remembers():
     court = Court()
     court.hear(1)
     assert 'answered twice' in court.hear(1)
+    court.hear(2)
+    assert 'answered after the later' in court.hear(1)
     court.sequence += 1
     assert 'sequence' in court.hear(2)
     court = Court()

@@ -85,7 +85,7 @@ class Witness:
         self.tightened = None  # (s: frames sent later, m/s^2: accelerate no more than this)
         self._sequence = None
         self._before = None    # the last action, if it was OK
-        self._answered = deque(maxlen=KEPT_FRAMES)
+        self._answered = None  # the frame of the last action that was OK
         self._repeats = (None, 0)
 
     def append(self, message):
@@ -172,10 +172,10 @@ class Witness:
             nanoseconds(message.published) <= self.ledger.slow_until
 
     def _repeated(self, heard):
-        key = heard.shot.stamp, heard.shot.epoch
-        if key in self._answered:
-            yield f'frame {heard.shot.number} was answered twice'
-        self._answered.append(key)
+        last, self._answered = self._answered, heard.shot
+        if last is not None and last.epoch == heard.shot.epoch and last.stamp >= heard.shot.stamp:
+            yield (f'frame {heard.shot.number} was answered twice' if last is heard.shot else
+                   f'frame {heard.shot.number} was answered after the later {last.number}')
         picture, times = self._repeats
         times = times + 1 if picture == heard.shot.picture else 1
         self._repeats = heard.shot.picture, times

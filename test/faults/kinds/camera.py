@@ -97,9 +97,10 @@ class FramesOutOfOrder(BadFrames):
         self.back = self.random.uniform(0.001, 0.02)
 
     def spoilt(self, shot, stream):
-        # One period back is where the frame before it was.
+        # One period back is where the frame before it was. If that one was lost on its way, this
+        # one is in order: whether it was is told by the order of the answers.
         period = stream.camera_period
-        return [replace(shot, stamp=shot.stamp - int((period + self.back) * 1e9))]
+        return [replace(shot, stamp=shot.stamp - int((period + self.back) * 1e9), good=True)]
 
 
 class FramesTwice(BadFrames):
@@ -216,7 +217,7 @@ class UnknownEncoding(BadFrames):
     setups = ('raw', 'sim')
 
     def draw(self):
-        self.encoding = self.random.choice(('', 'rgb9', '16UC1', 'rgba8', 'mono16', '../../etc'))
+        self.encoding = self.random.choice(('', 'rgb9', '16UC1', '8UC3', 'rgba8', '../../etc'))
 
     def spoil(self, message):
         message.encoding = self.encoding
