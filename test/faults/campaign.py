@@ -80,9 +80,10 @@ SETUPS = {
 
 
 def plan(seed, faults, only=()):
-    """Return [(index, setup, kind)]: every kind of a setup as often as any other, shuffled.
+    """Return [(index, setup, kind)], shuffled: the kinds of a setup in equal numbers.
 
-    only: names of kinds; none means all.
+    Those that no other setup has come three times as often there. only: names of kinds; none
+    means all.
     """
     shuffle = random.Random(seed)
     left, planned = faults, []
@@ -91,6 +92,7 @@ def plan(seed, faults, only=()):
         left -= count
         kinds = []
         wanted = [kind for kind in kinds_of(name) if kind in only or not only]
+        wanted += 2 * [kind for kind in wanted if KINDS[kind].setups == (name,)]
         while wanted and len(kinds) < count:
             again = list(wanted)
             shuffle.shuffle(again)
