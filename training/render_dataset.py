@@ -11,7 +11,6 @@ and answer. What kinds of scenes there are: owled_ros/scenes/mixture.py.
 
 import argparse
 import json
-from multiprocessing import get_context
 from pathlib import Path
 import time
 
@@ -24,6 +23,7 @@ from owled_ros.driver.prompt import answer_tokens
 from owled_ros.errors import UserError
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.mixture import GROUP, Mixture, training_scenes
+from owled_ros.scenes.pool import rendering_pool
 from owled_ros.scenes.render import patch_labels, render
 
 SHARD = 2000
@@ -34,7 +34,6 @@ class Recorder:
     """Turns scenes into rows of a shard; one in every process."""
 
     def __init__(self):
-        cv2.setNumThreads(1)
         self.processor = build_processor()
 
     def row(self, scene):
@@ -108,7 +107,7 @@ def render_dataset(directory, scenes, mixture, processes):
     tasks = [(shard_path(directory, number), number, mixture)
              for number in range(-(-scenes // SHARD))]
     started, done = time.monotonic(), 0
-    with get_context('spawn').Pool(processes) as pool:
+    with rendering_pool(processes) as pool:
         for count in pool.imap(render_shard, tasks):
             done += count
             rate = done / (time.monotonic() - started)

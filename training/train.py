@@ -17,7 +17,7 @@ last --decay steps.
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 import json
 from multiprocessing import get_context
 import os
@@ -34,6 +34,7 @@ from transformers import AttentionInterface
 
 from embedded_model import DISTANCES, FORMAT, GRID, WIDTH, build_model, build_processor
 from owled_ros.scenes.mixture import Mixture
+from owled_ros.scenes.pool import settle
 from owled_ros.scenes.render import OBJECTS
 from owled_ros.scenes.scene import LIGHT_STATES
 from render_dataset import SHARD, TEXT_LENGTH, render_dataset, shard_path
@@ -310,6 +311,12 @@ def write_model(model, processor, directory):
     FORMAT.write(directory)
 
 
+def render_meanwhile(*request):
+    """Render in a process of its own, which ends with the training."""
+    settle()
+    render_dataset(*request)
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -338,8 +345,8 @@ def main():
     settings = {name: str(value) for name, value in sorted(vars(arguments).items())
                 if name not in ('data', 'output', 'render', 'threads')}
     (arguments.output / 'settings.json').write_text(json.dumps(settings, indent=2) + '\n')
-    renderer = get_context('spawn').Process(target=partial(
-        render_dataset, arguments.data, arguments.scenes, arguments.mixture, arguments.render))
+    renderer = get_context('spawn').Process(target=render_meanwhile, args=(
+        arguments.data, arguments.scenes, arguments.mixture, arguments.render))
     if arguments.render:
         renderer.start()
     try:

@@ -7,7 +7,6 @@ the middle of its lane at the speed of the vehicle in front.
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 import math
-from multiprocessing import get_context
 import os
 import time
 
@@ -17,6 +16,7 @@ from owled_ros.driver.action import Command
 from owled_ros.evaluation.open_loop import BATCH
 from owled_ros.scenes.drive import TICK, Simulation, oncoming, random_world
 from owled_ros.scenes.expert import drive
+from owled_ros.scenes.pool import rendering_pool
 from owled_ros.scenes.render import render
 from owled_ros.scenes.sampling import held_out_seeds
 
@@ -159,17 +159,10 @@ def rendering(processes):
         yield (lambda scenes: lambda: list(map(render, scenes)),
                lambda seeds, seconds: lambda: [drive_expert(seed, seconds) for seed in seeds])
         return
-    # Spawned: a fork would take locks of torch's threads along.
-    with get_context('spawn').Pool(processes, initializer=calm) as pool:
+    with rendering_pool(processes) as pool:
         yield (lambda scenes: pool.map_async(render, scenes, chunksize=5).get,
                lambda seeds, seconds: pool.starmap_async(
                    drive_expert, [(seed, seconds) for seed in seeds], chunksize=5).get)
-
-
-def calm():
-    """Keep a rendering process to one thread."""
-    import cv2
-    cv2.setNumThreads(1)
 
 
 def look(trials, start):
