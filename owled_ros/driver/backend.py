@@ -27,8 +27,8 @@ class Backend:
 def choose_backend(model, wanted='auto'):
     """Prepare a model, in place, for one of BACKENDS; returns the Backend.
 
-    auto measures on this computer: pruned projections are packed where that decodes faster than
-    dense ones and does not slow prefill. sparse packs them without asking. Raises UserError for
+    auto measures on this computer: pruned projections are packed where an action comes earlier
+    so. sparse packs them without asking. Raises UserError for
     an unknown backend, and for sparse when nothing in the model is pruned.
     """
     if wanted not in BACKENDS:

@@ -18,11 +18,11 @@ from torch.nn import functional
 from owled_ros.sparse.kernels.library import MAX_BATCH, kernels
 from owled_ros.sparse.packing import PackedWeight, in_huge_pages, pack, pack_int8
 
-TILE_WEIGHTS = 1 << 18       # unpacked at a time: small enough for a core's cache
-TILE_ROWS = 128              # at least, or the dense product has too little to do at a time
+TILE_WEIGHTS = 1 << 19       # unpacked at a time: small enough for a core's cache
+TILE_ROWS = 512              # at least, or the dense product has too little to do at a time
 WORTH_PACKING = 0.2          # share of zeros from which packed weights are smaller and as fast
-PREFILL_ROWS = 64            # with how many rows the choice measures prefill
-SLOWEST_PREFILL = 1.1        # times dense
+PREFILL_ROWS = 256           # with how many rows the choice measures prefill
+ACTION_STEPS = 8             # passes of one row to an action, for layers that decode
 MEASURED_ROUNDS = 3
 
 
@@ -151,6 +151,7 @@ class Measured:
 
     :param decode: seconds for one row through each of the group
     :param prefill: the same for PREFILL_ROWS rows
+    :param steps: passes of one row that an action takes; none in an image encoder
     """
 
     rows: int
@@ -159,17 +160,19 @@ class Measured:
     count: int
     decode: tuple[float, float]
     prefill: tuple[float, float]
+    steps: int = ACTION_STEPS
 
     @property
     def packed_wins(self) -> bool:
-        """Say whether decoding is faster packed, and prefill hardly slower."""
-        return (self.decode[1] < self.decode[0]
-                and self.prefill[1] <= SLOWEST_PREFILL * self.prefill[0])
+        """Say whether an action comes earlier when the group is packed."""
+        dense, packed = (prefill + self.steps * decode
+                         for prefill, decode in zip(self.prefill, self.decode))
+        return packed < dense
 
     def words(self) -> str:
         """Say what was measured, in short."""
-        return (f'{self.rows}x{self.columns} at {1 - self.density:.0%}: '
-                f'{self.decode[0] / self.decode[1]:.2f}x')
+        dense, packed = self.decode if self.steps else self.prefill
+        return f'{self.rows}x{self.columns} at {1 - self.density:.0%}: {dense / packed:.2f}x'
 
 
 def prunable_linears(model: nn.Module) -> dict[str, nn.Linear]:
@@ -203,20 +206,22 @@ def make_sparse(model: nn.Module, *, int8: bool = False, measure: bool = False) 
     Replace a model's pruned linear layers by packed ones, in place; no dense copy is kept.
 
     :param int8: round values to int8, a scale a row (changes what the model computes)
-    :param measure: replace only those groups of like layers that are faster so, on this computer
+    :param measure: replace only those groups of like layers with which an action comes earlier,
+        on this computer
     :return: what was measured
     """
     workspace, measured, packed = Workspace(), [], {}
     groups = defaultdict(dict)
+    decoding = set((model.get_decoder() if hasattr(model, 'get_decoder') else model).modules())
     for name, module in pruned_linears(model).items():
-        share = round(zero_share(module.weight), 1)
-        groups[module.out_features, module.in_features, share][name] = module
-    for group in groups.values():
+        share, steps = round(zero_share(module.weight), 1), ACTION_STEPS * (module in decoding)
+        groups[module.out_features, module.in_features, share, steps][name] = module
+    for (*_, steps), group in groups.items():
         layers = {name: SparseLinear(pack_int8(module.weight) if int8 else pack(module.weight),
                                      module.bias, workspace)
                   for name, module in group.items()}
         if measure:
-            measured.append(_measure(list(group.values()), list(layers.values())))
+            measured.append(_measure(list(group.values()), list(layers.values()), steps))
             if not measured[-1].packed_wins:
                 continue
         for name, layer in layers.items():
@@ -240,7 +245,7 @@ def _put(model, name, layer) -> None:
     setattr(model.get_submodule(parent), child, layer)
 
 
-def _measure(dense: list[nn.Linear], packed: list[SparseLinear]) -> Measured:
+def _measure(dense: list[nn.Linear], packed: list[SparseLinear], steps: int) -> Measured:
     """Time both, turn by turn; each passes over the whole group, as decoding does."""
     first, times = packed[0].packed, {}
     for rows in (1, PREFILL_ROWS):
@@ -252,7 +257,8 @@ def _measure(dense: list[nn.Linear], packed: list[SparseLinear]) -> Measured:
                 best[index] = min(best[index], _seconds(layers, x))
         times[rows] = tuple(best)
     density = sum(layer.packed.density for layer in packed) / len(packed)
-    return Measured(first.rows, first.columns, density, len(packed), times[1], times[PREFILL_ROWS])
+    return Measured(first.rows, first.columns, density, len(packed), times[1],
+                    times[PREFILL_ROWS], steps)
 
 
 def _seconds(layers, x) -> float:

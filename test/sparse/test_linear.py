@@ -98,10 +98,12 @@ def test_a_measurement_decides(wins, model, monkeypatch):
     assert type(model.full) is nn.Linear
 
 
-def test_what_is_measured_is_said():
-    measured = Measured(64, 32, 0.3, 4, decode=(0.2, 0.1), prefill=(1.0, 1.05))
+def test_the_time_to_an_action_decides():
+    measured = Measured(64, 32, 0.3, 4, decode=(0.2, 0.1), prefill=(1.0, 1.2))
     assert measured.packed_wins and measured.words() == '64x32 at 70%: 2.00x'
-    assert not Measured(64, 32, 0.3, 4, decode=(0.2, 0.1), prefill=(1.0, 1.2)).packed_wins
+    assert not Measured(64, 32, 0.3, 4, decode=(0.2, 0.1), prefill=(1.0, 1.9)).packed_wins
+    encoder = Measured(64, 32, 0.3, 4, decode=(0.2, 0.1), prefill=(1.0, 1.2), steps=0)
+    assert not encoder.packed_wins and encoder.words() == '64x32 at 70%: 0.83x'
 
 
 def test_int8_rounds(model):

@@ -14,6 +14,7 @@ namespace {
 
 using Vector = __m256;
 constexpr int Lanes = 8;
+constexpr int RowsAtOnce = 2;  // one waits for its own sum: 1.3 to 1.6 times faster
 constexpr auto places16 = owled::byte_places<2>();
 constexpr auto places8 = owled::byte_places<1>();
 

@@ -13,6 +13,7 @@ namespace {
 
 using Vector = float32x4_t;
 constexpr int Lanes = 4;
+constexpr int RowsAtOnce = 2;  // as for AVX2
 constexpr auto places32 = owled::byte_places<4>();
 constexpr auto places16 = owled::byte_places<2>();
 constexpr auto places8 = owled::byte_places<1>();

@@ -7,6 +7,7 @@ namespace {
 
 using Vector = float;
 constexpr int Lanes = 1;
+constexpr int RowsAtOnce = 1;
 
 inline Vector zero() { return 0.0f; }
 inline Vector load(const float *p) { return *p; }

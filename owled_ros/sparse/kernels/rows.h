@@ -17,41 +17,63 @@ inline void expect(const void *at, int64_t bytes_ahead) {
   __builtin_prefetch(reinterpret_cast<const void *>(address + 64));
 }
 
-template <class E, int Batch>
-void multiply_rows(const owled_matrix &weight, const float *x, int64_t stride, const float *bias,
-                   float *y, int64_t first, int64_t last) {
+// `Rows` rows at once share what is loaded of x, and their sums do not wait for each other.
+template <class E, int Batch, int Rows>
+void multiply_some(const owled_matrix &weight, const float *x, int64_t stride, const float *bias,
+                   float *y, int64_t row) {
   using Value = typename E::Value;
   const int64_t words = (weight.columns + 63) / 64;
-  for (int64_t row = first; row < last; ++row) {
-    const uint8_t *mask = weight.mask + row * words * 8;
-    const Value *values = static_cast<const Value *>(weight.values) + weight.starts[row];
-    Vector sums[Batch][E::Vectors];
+  const uint8_t *mask = weight.mask + row * words * 8;
+  const Value *values[Rows];
+  Vector sums[Rows][Batch][E::Vectors];
+  for (int r = 0; r < Rows; ++r) {
+    values[r] = static_cast<const Value *>(weight.values) + weight.starts[row + r];
     for (int b = 0; b < Batch; ++b)
-      for (int v = 0; v < E::Vectors; ++v) sums[b][v] = zero();
-    for (int64_t word = 0; word < words; ++word) {
-      uint64_t bits;
-      std::memcpy(&bits, mask + word * 8, 8);
-      expect(values, 4096);
-      expect(mask + word * 8, 1024);
-      for (int part = 0; part < 64; part += E::Group) {
-        const uint64_t mine = (bits >> part) & (~0ull >> (64 - E::Group));
-        Vector weights[E::Vectors];
-        E::floats(values, mine, weights);
-        values += __builtin_popcountll(mine);
-        for (int b = 0; b < Batch; ++b) {
-          const float *inputs = x + b * stride + word * 64 + part;
-          for (int v = 0; v < E::Vectors; ++v)
-            sums[b][v] = multiply_add(weights[v], load(inputs + v * Lanes), sums[b][v]);
+      for (int v = 0; v < E::Vectors; ++v) sums[r][b][v] = zero();
+  }
+  for (int64_t word = 0; word < words; ++word) {
+    uint64_t bits[Rows];
+    for (int r = 0; r < Rows; ++r) {
+      const uint8_t *mine = mask + (r * words + word) * 8;
+      std::memcpy(&bits[r], mine, 8);
+      expect(values[r], 4096);
+      expect(mine, 1024);
+    }
+    for (int part = 0; part < 64; part += E::Group) {
+      Vector weights[Rows][E::Vectors];
+      for (int r = 0; r < Rows; ++r) {
+        const uint64_t mine = (bits[r] >> part) & (~0ull >> (64 - E::Group));
+        E::floats(values[r], mine, weights[r]);
+        values[r] += __builtin_popcountll(mine);
+      }
+      for (int b = 0; b < Batch; ++b) {
+        const float *inputs = x + b * stride + word * 64 + part;
+        for (int v = 0; v < E::Vectors; ++v) {
+          const Vector input = load(inputs + v * Lanes);
+          for (int r = 0; r < Rows; ++r)
+            sums[r][b][v] = multiply_add(weights[r][v], input, sums[r][b][v]);
         }
       }
     }
+  }
+  for (int r = 0; r < Rows; ++r) {
     for (int b = 0; b < Batch; ++b) {
-      Vector sum = sums[b][0];
-      for (int v = 1; v < E::Vectors; ++v) sum = add(sum, sums[b][v]);
-      const float total = total_of(sum) * (weight.scales ? weight.scales[row] : 1.0f);
-      y[b * weight.rows + row] = total + (bias ? bias[row] : 0.0f);
+      Vector sum = sums[r][b][0];
+      for (int v = 1; v < E::Vectors; ++v) sum = add(sum, sums[r][b][v]);
+      const float total = total_of(sum) * (weight.scales ? weight.scales[row + r] : 1.0f);
+      y[b * weight.rows + row + r] = total + (bias ? bias[row + r] : 0.0f);
     }
   }
+}
+
+template <class E, int Batch>
+void multiply_rows(const owled_matrix &weight, const float *x, int64_t stride, const float *bias,
+                   float *y, int64_t first, int64_t last) {
+  constexpr int Rows = Batch <= 2 ? RowsAtOnce : 1;  // more would not fit into the registers
+  int64_t row = first;
+  for (; row + Rows <= last; row += Rows)
+    multiply_some<E, Batch, Rows>(weight, x, stride, bias, y, row);
+  for (; row < last; ++row) multiply_some<E, Batch, 1>(weight, x, stride, bias, y, row);
 }
 
 // Whole groups go straight to `out`; the last one of a row may be cut, and goes over a buffer.
@@ -63,6 +85,10 @@ void unpack_rows(const owled_matrix &weight, Out *out, int64_t first, int64_t la
     const uint8_t *mask = weight.mask + row * words * 8;
     const Value *values = static_cast<const Value *>(weight.values) + weight.starts[row];
     for (int64_t column = 0; column < columns; column += E::Group) {
+      if (column % 64 == 0) {
+        expect(values, 4096);
+        expect(mask + column / 8, 1024);
+      }
       uint64_t bits = 0;
       std::memcpy(&bits, mask + column / 8, E::Group / 8);
       if (column + E::Group <= columns) {
