@@ -1,13 +1,9 @@
 """The Triton kernels: on a GPU where there is one, else in Triton's interpreter."""
 
-import os
-
 import pytest
 import torch
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-if DEVICE == 'cpu':
-    os.environ['TRITON_INTERPRET'] = '1'    # read where a kernel is defined
 
 pytest.importorskip('triton')
 
