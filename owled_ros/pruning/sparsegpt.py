@@ -4,6 +4,8 @@ SparseGPT: pruning with a weight update that undoes what it can of each weight's
 Frantar and Alistarh 2023, arXiv 2301.00774, sec. 3 and algorithm 1.
 """
 
+from contextlib import contextmanager
+
 import torch
 
 from owled_ros.pruning.patterns import Cut, choose, lowest_of_all
@@ -70,8 +72,20 @@ def _clear(weight: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> to
     spread = weight.T.contiguous()      # columns x rows: what a step works on lies together
     mask = mask.T.contiguous()
     errors = torch.zeros_like(spread)
-    for column in range(len(spread)):
-        spread[column] -= factor[:column, column] @ errors[:column]
-        errors[column] = spread[column] * mask[column] / factor[column, column]
+    with _one_thread():
+        for column in range(len(spread)):
+            spread[column] -= factor[:column, column] @ errors[:column]
+            errors[column] = spread[column] * mask[column] / factor[column, column]
     weight.copy_(spread.T)
     return errors.T
+
+
+@contextmanager
+def _one_thread():
+    """Steps this small take threads longer to wait for each other than to do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
