@@ -9,6 +9,7 @@ run, when the libraries were imported and had pruned a very small model once. Th
 the model's directory to the pruned model's directory.
 """
 
+import ctypes
 import json
 import shutil
 import sys
@@ -65,6 +66,7 @@ class Peaks:
     """The peak of resident memory so far, noted whenever a side has finished a block."""
 
     def __init__(self):
+        ctypes.CDLL(None).malloc_trim(0)    # what warming up has left in glibc's heap
         self._before = _megabytes('VmRSS')
         Path('/proc/self/clear_refs').write_text('5')   # the peak counts anew from here
         self.at = {}
@@ -136,7 +138,7 @@ class _Enough(Exception):
 
 def _megabytes(name: str) -> float:
     status = Path('/proc/self/status').read_text()
-    return int(status.split(name + ':')[1].split()[0]) / 1024
+    return int(status.split(name + ':')[1].split()[0]) * 1024 / 1e6
 
 
 def _warm_up(job: Job) -> None:
