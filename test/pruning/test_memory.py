@@ -61,5 +61,6 @@ def test_peak_memory_does_not_grow_with_depth(tmp_path, settings):
             timeout=900)
         assert done.returncode == 0, done.stderr
         peaks[depth] = int(done.stdout)
-    print(peaks)
-    assert peaks[48] < 1.1 * peaks[12], peaks
+    # Besides weights a block has modules, buffers and names; and the heap has holes, by chance.
+    # A model that stayed in memory would add 170 MB.
+    assert peaks[48] < 1.1 * peaks[12] + 8_000, peaks
