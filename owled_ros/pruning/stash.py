@@ -7,8 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils import _pytree as pytree
 
-from owled_ros.pruning.heap import lasting
-
 
 class Stash:
     """
@@ -63,8 +61,7 @@ class Stash:
             return leaf
         if self._held + leaf.nbytes <= self._limit:
             self._held += leaf.nbytes
-            with lasting():
-                return _copy(leaf)
+            return _copy(leaf)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._spilled += 1
         return _Spilled(leaf, self._directory / f'{self._spilled}.safetensors')

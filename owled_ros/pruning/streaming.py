@@ -20,7 +20,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.initialization import no_init_weights
 
 from owled_ros.errors import UserError
-from owled_ros.pruning.heap import lasting, return_memory
+from owled_ros.pruning.heap import map_tensors, return_memory
 from owled_ros.pruning.shards import Shards
 
 
@@ -34,6 +34,7 @@ class StreamedModel:
     """
 
     def __init__(self, directory: Path, device: torch.device):
+        map_tensors()
         self.directory = directory
         self.device = device
         self.shards = Shards(directory)
@@ -54,8 +55,7 @@ class StreamedModel:
             if not any(name.startswith(left_out + '.') for left_out in but):
                 key = self._tied_names(name)[0]
                 if key not in loaded:
-                    with lasting():
-                        loaded[key] = self.read(name, tensor)
+                    loaded[key] = self.read(name, tensor)
                 _place(self.module, name, loaded[key])
 
     def release(self, prefix: str) -> None:
