@@ -30,7 +30,7 @@ PARAMETERS = {
     'sparsity': (float, 'share of the prunable weights to prune, from 0 to below 1'),
     'method': (str, 'which weights go'),
     'allocation': (str, 'how blocks share the budget'),
-    'statistics': (str, 'sequential (in the model as it is pruned) or dense (faster)'),
+    'statistics': (str, 'dense (faster) or sequential (in the model as it is pruned)'),
     'pattern': (str, 'unstructured, or n:m as in 2:4'),
     'components': (str, 'vision, projector, language, several with commas, both or all'),
     'component_sparsity': (str, 'a budget of its own for a component, as in vision=0.3'),

@@ -57,10 +57,10 @@ PARAMETERS = {
     'max_ego_gap': (0.1, 's without odometry that are bridged'),
     'max_command_age': (2.0, 's that a command holds'),
     'sparsity': (0.5, 'share of the prunable weights to prune, from 0 to below 1'),
-    'method': ('wanda', 'which weights go: wanda, ...'),
-    'allocation': ('owl', 'how blocks share the budget: owl, uniform, ...'),
-    'statistics': ('sequential', 'of the inputs, sequential: in the model as it is pruned; dense: '
-                   'in the dense model, one pass instead of three'),
+    'method': ('admm', 'which weights go: admm, wanda, ...'),
+    'allocation': ('fisher', 'how blocks share the budget: fisher, owl, uniform, ...'),
+    'statistics': ('dense', 'of the inputs, dense: in the dense model; sequential: in the model '
+                   'as it is pruned, two passes more'),
     'pattern': ('unstructured', 'unstructured, or n:m to keep n of m neighbours, as in 2:4'),
     'components': ('both', 'what is pruned: vision, projector, language, several of them '
                    'separated by commas, both (vision,language) or all'),

@@ -137,8 +137,8 @@ def add_calibrate(commands):
     parser = add_command(
         commands, 'calibrate', calibrate, 'prune a model on recorded drives, texts or images',
         'owled calibrate drive --model embedded --output pruned --sparsity 0.5',
-        'owled calibrate drive --output pruned --method sparsegpt --allocation fisher '
-        '--statistics dense',
+        'owled calibrate drive --output pruned --method wanda --allocation owl '
+        '--statistics sequential      # as published',
         'owled calibrate drive --output pruned --components all --component-sparsity vision=0.3',
         'owled calibrate drive --output pruned --sparsity 0.5 --pattern 2:4 --allocation uniform',
         "owled calibrate drive --output pruned --components language --exclude 'down_proj$'",
@@ -179,11 +179,11 @@ def add_pruning(parser):
                             **more)
 
     add('sparsity', float, 0.5, 'share of the prunable weights, from 0 to below 1')
-    add('method', str, 'wanda', 'which weights go: wanda, sparsegpt, admm, magnitude, random')
-    add('allocation', str, 'owl', 'how blocks share the budget: owl, owl-projection, fisher, '
+    add('method', str, 'admm', 'which weights go: admm, sparsegpt, wanda, magnitude, random')
+    add('allocation', str, 'fisher', 'how blocks share the budget: fisher, owl, owl-projection, '
         'ablation, alphapruning, rising, uniform, random, shuffled')
-    add('statistics', str, 'sequential', 'of the inputs, sequential: in the model as it is '
-        'pruned; dense: in the dense model, one pass instead of three')
+    add('statistics', str, 'dense', 'of the inputs, dense: in the dense model; sequential: in the '
+        'model as it is pruned, two passes more')
     add('pattern', str, 'unstructured', 'unstructured, or n:m to keep n of m neighbours')
     add('components', str, 'both', 'vision, projector, language, several of them separated by '
         'commas, both (vision,language), or all')

@@ -19,8 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from owled_ros.pruning import PruningSettings
 from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
-from owled_ros.pruning.fisher import _histogram as histogram
-from owled_ros.pruning.fisher import measure_fisher
+from owled_ros.pruning.fisher import histogram, measure_fisher
 from owled_ros.pruning.measuring import measure_outliers, outlier_shares
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut
@@ -30,7 +29,6 @@ from owled_ros.pruning.streaming import StreamedModel
 from owled_ros.pruning.structure import Block, Projection, find_chains
 
 BATCH = 8       # samples that go through a block together
-HEAD = 128      # tokens whose logits are computed together
 
 _THRESHOLD, _TRIM, _PAD = -3, -1, -2    # of glibc's malloc.h
 _LARGEST = 32 << 20                     # glibc takes no higher threshold
@@ -147,12 +145,11 @@ class InMemoryModel:
         """Return the mean loss per predicted token [nats] of every sample."""
         result = []
         with torch.autocast('cpu', torch.bfloat16):
-            for sample in samples:
-                hidden = self.module.model(sample[None], use_cache=False).last_hidden_state[0]
-                total = sum(functional.cross_entropy(
-                    self.module.lm_head(part).float(), labels, reduction='sum').item()
-                    for part, labels in zip(hidden[:-1].split(HEAD), sample[1:].split(HEAD)))
-                result.append(total / (len(sample) - 1))
+            for batch in samples.split(BATCH):
+                hidden = self.module.model(batch, use_cache=False).last_hidden_state
+                result += [functional.cross_entropy(
+                    self.module.lm_head(states[:-1]).float(), sample[1:]).item()
+                    for states, sample in zip(hidden, batch)]
         return result
 
     # -- measuring --------------------------------------------------------------------------

@@ -36,10 +36,13 @@ def measure_fisher(subject: Subject) -> dict[str, list[int]]:
         advance_and_collect(subject, lane, chain, position)
     backward = _Backward(subject, lane)
     backward.through_head()
+    sought = sum(len(projections) for projections in subject.chosen.values())
     histograms = {}
     for number in reversed(range(len(everything))):
         histograms |= backward.through_chain(number)
         histograms |= backward.through_glue(number)
+        if len(histograms) == sought:   # nothing below is going to be pruned
+            break
     lane.close()
     return histograms
 
@@ -119,6 +122,8 @@ class _Backward:
             with torch.enable_grad():
                 hidden = self._lane.run_block(call, chain, position, below)
             wanted = [*weights, *floats, *([below] if position else [])]
+            if not wanted:
+                continue
             found = torch.autograd.grad(hidden, wanted, arriving, allow_unused=True)
             _add_squares(squares, found[:len(weights)])
             self._keep_call_gradients(index, found[len(weights):len(weights) + len(floats)])
@@ -136,7 +141,7 @@ class _Backward:
     def _histograms(self, chosen, weights, squares) -> dict[str, list[int]]:
         processes = self._subject.processes
         count, = processes.sum_numbers(len(self._lane.samples))
-        return {p.name: _histogram(weight.detach().square() * processes.sum(square) / count)
+        return {p.name: histogram(weight.detach().square() * processes.sum(square) / count)
                 for p, weight, square in zip(chosen, weights, squares)}
 
     def _keep_call_gradients(self, index: int, found) -> None:
@@ -206,7 +211,7 @@ def fisher(shares, sparsity: float, settings) -> list[float]:
     return sparsities(end).tolist()
 
 
-def _histogram(costs: torch.Tensor) -> list[int]:
+def histogram(costs: torch.Tensor) -> list[int]:
     scaled = (costs.log10() - LOWEST) / (HIGHEST - LOWEST) * BINS
     return torch.bincount(scaled.clamp(0, BINS - 1).long().flatten(), minlength=BINS).tolist()
 

@@ -29,10 +29,10 @@ class PruningSettings:
     :param component_sparsity: a budget of its own for a component, ``{'vision': 0.3}``; the
         others get ``sparsity``
     :param joint: share one budget among all components, instead of the same one each
-    :param statistics: whose inputs the projections' statistics are of: 'sequential', the model's
-        as it is pruned, block by block; or 'dense', the dense model's, from the same pass in
-        which the allocation measures: one pass instead of two (three with OWL). They wait on
-        disk: Hessians take 4 x columns^2 bytes for every projection with inputs of its own
+    :param statistics: whose inputs the projections' statistics are of: 'dense', the dense
+        model's, from the same pass in which the allocation measures; they wait on disk: Hessians
+        take 4 x columns^2 bytes for every projection with inputs of its own. Or 'sequential',
+        the model's as it is pruned, block by block, which takes two passes more
     :param outlier_threshold: OWL's M: a score is an outlier above M times the mean
     :param outlier_width: OWL's lambda: block sparsities span at most 2 lambda
     :param pattern: 'unstructured', or 'n:m' to keep n of every m neighbours of a row (2:4)
@@ -46,12 +46,12 @@ class PruningSettings:
     """
 
     sparsity: float = 0.5
-    method: str = 'wanda'
-    allocation: str = 'owl'
+    method: str = 'admm'
+    allocation: str = 'fisher'
     components: str = 'both'
     component_sparsity: Mapping[str, float] = field(default_factory=dict)
     joint: bool = False
-    statistics: str = 'sequential'
+    statistics: str = 'dense'
     outlier_threshold: float = 5.0
     outlier_width: float = 0.08
     pattern: str = 'unstructured'

@@ -12,6 +12,10 @@ def shares(outliers, counts=None, component='language'):
     return [Share(component, count, share) for share, count in zip(outliers, counts)]
 
 
+def owl(**settings):
+    return PruningSettings(allocation='owl', **settings)
+
+
 def published_owl(outliers, sparsity, width):
     """Return block sparsities by the formula of the authors' code, lib/prune_all.py."""
     low, high = min(outliers), max(outliers)
@@ -23,30 +27,30 @@ def published_owl(outliers, sparsity, width):
 def test_owl_by_hand():
     # D scaled to [0, 0.2]: 0, 0.05, 0.2; weighted mean (0*1 + 0.05*1 + 0.2*2)/4 = 0.1125
     found = allocate(shares([0.01, 0.02, 0.05], [100, 100, 200]),
-                     PruningSettings(sparsity=0.6, outlier_width=0.1))
+                     owl(sparsity=0.6, outlier_width=0.1))
     assert found == pytest.approx([0.7125, 0.6625, 0.5125])
 
 
 @pytest.mark.parametrize('sparsity', [0.3, 0.5, 0.7])
 def test_owl_is_the_published_one_when_blocks_are_equal(sparsity):
     outliers = [0.004, 0.011, 0.007, 0.02, 0.013]
-    found = allocate(shares(outliers), PruningSettings(sparsity=sparsity))
+    found = allocate(shares(outliers), owl(sparsity=sparsity))
     assert found == pytest.approx(published_owl(outliers, sparsity, 0.08), abs=1e-12)
 
 
 def test_owl_without_a_spread_is_uniform():
-    assert allocate(shares([0.02] * 3), PruningSettings(sparsity=0.5)) == [0.5] * 3
+    assert allocate(shares([0.02] * 3), owl(sparsity=0.5)) == [0.5] * 3
 
 
 def test_each_component_keeps_its_own_budget():
     both = shares([0.01, 0.03], component='vision') + shares([0.02, 0.07])
-    found = allocate(both, PruningSettings(sparsity=0.5, component_sparsity={'vision': 0.3}))
+    found = allocate(both, owl(sparsity=0.5, component_sparsity={'vision': 0.3}))
     assert found == pytest.approx([0.38, 0.22, 0.58, 0.42])
 
 
 def test_joint_scales_over_all_components():
     both = shares([0.01, 0.03], component='vision') + shares([0.02, 0.05])
-    found = allocate(both, PruningSettings(sparsity=0.5, joint=True))
+    found = allocate(both, owl(sparsity=0.5, joint=True))
     assert found == pytest.approx(published_owl([0.01, 0.03, 0.02, 0.05], 0.5, 0.08))
 
 
@@ -54,13 +58,13 @@ def test_joint_scales_over_all_components():
 def test_the_projector_gets_the_sparsity_asked_for_unless_it_is_compared(joint):
     between = shares([0.04, 0.09], component='projector')
     given = shares([0.01, 0.03], component='vision') + between + shares([0.02, 0.07])
-    found = allocate(given, PruningSettings(sparsity=0.5, components='all', joint=joint))
+    found = allocate(given, owl(sparsity=0.5, components='all', joint=joint))
     assert found[2:4] == [0.5, 0.5] and 0.5 not in found[:2] + found[4:]
     histograms = [[0] * shift + [5, 5] + [0] * (998 - shift) for shift in (0, 9, 3, 8, 1, 7)]
     given = [Share(share.component, 100, histogram)
              for share, histogram in zip(given, histograms)]
     found = allocate(given, PruningSettings(
-        sparsity=0.5, components='all', joint=joint, allocation='fisher', outlier_width=0.3))
+        sparsity=0.5, components='all', joint=joint, outlier_width=0.3))
     assert found[2] > 0.7 and found[3] < 0.3
 
 
@@ -92,7 +96,7 @@ def test_shuffled_deals_out_the_same_values_by_seed():
     found = [allocate(given, PruningSettings(allocation='shuffled', seed=seed))
              for seed in (1, 1, 2)]
     assert found[0] == found[1] != found[2]
-    assert sorted(found[0]) == pytest.approx(sorted(allocate(given, PruningSettings())))
+    assert sorted(found[0]) == pytest.approx(sorted(allocate(given, owl())))
 
 
 def test_rising_prunes_more_with_depth():

@@ -204,7 +204,8 @@ def test_a_family_is_pruned_and_loads_again(family, tmp_path):
     draw = torch.Generator().manual_seed(0)
     samples = [sample(draw) for _ in range(4)]
     record = prune(tmp_path / 'model', samples,
-                   PruningSettings(allocation='uniform', components='all'),
+                   PruningSettings(method='wanda', allocation='uniform', statistics='sequential',
+                                   components='all'),
                    tmp_path / 'out', progress=lambda line: None)
     components = [block['component'] for block in record['blocks']]
     assert components.count('vision') == VISION[family]
@@ -226,6 +227,11 @@ def test_a_family_is_pruned_and_loads_again(family, tmp_path):
     dense = load(tmp_path / 'model', VISION[family])
     assert record['loss']['dense'] == pytest.approx(loss(dense, samples), rel=1e-4)
     assert record['loss']['pruned'] == pytest.approx(loss(loaded, samples), rel=1e-4)
+    by_default = prune(tmp_path / 'model', samples, PruningSettings(components='all'),
+                       tmp_path / 'default', progress=lambda line: None)
+    assert by_default['sparsity']['measured'] == pytest.approx(0.5, abs=1e-3)
+    refitted = load(tmp_path / 'default', VISION[family])
+    assert by_default['loss']['pruned'] == pytest.approx(loss(refitted, samples), rel=1e-4)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from transformers import AutoModelForImageTextToText
 from owled_ros.pruning import PruningSettings, prune
 from owled_ros.pruning.allocation import Share, allocate
 from owled_ros.pruning.alphapruning import hill_exponent, measure_alpha
-from owled_ros.pruning.fisher import BINS, _histogram, fisher, measure_fisher
+from owled_ros.pruning.fisher import BINS, histogram, fisher, measure_fisher
 from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.measuring import Subject, measure_ablation, walk
 from owled_ros.pruning.patterns import Cut, choose
@@ -48,11 +48,11 @@ def test_fisher_is_the_squared_gradient_of_the_whole_model(subject, llava_dir, s
         for name in found:
             squares[name] = squares[name] + model.get_submodule(name).weight.grad.square()
     assert len(found) == 3 * 6 + 2 + 3 * 7
-    for name, histogram in found.items():
+    for name, counts in found.items():
         weight = model.get_submodule(name).weight.detach()
-        expected = _histogram(weight.square() * squares[name] / len(samples))
-        moved = sum(abs(a - b) for a, b in zip(found[name], expected)) / 2
-        assert sum(histogram) == weight.numel() and moved <= 0.01 * weight.numel(), name
+        expected = histogram(weight.square() * squares[name] / len(samples))
+        moved = sum(abs(a - b) for a, b in zip(counts, expected)) / 2
+        assert sum(counts) == weight.numel() and moved <= 0.01 * weight.numel(), name
 
 
 def test_samples_without_an_image_have_a_gradient_too(subject, samples):

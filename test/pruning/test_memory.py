@@ -48,7 +48,8 @@ def make_model(directory, depth: int, width: int):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-@pytest.mark.parametrize('settings', [{}, {'statistics': 'dense', 'method': 'sparsegpt'}])
+@pytest.mark.parametrize('settings', [
+    {}, {'statistics': 'sequential', 'method': 'wanda', 'allocation': 'owl'}])
 def test_peak_memory_does_not_grow_with_depth(tmp_path, settings):
     small = make_model(tmp_path / 'small', depth=48, width=16)
     peaks = {}

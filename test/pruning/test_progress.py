@@ -32,8 +32,9 @@ def test_what_was_done_before_is_not_forecast():
 
 
 @pytest.mark.parametrize('settings', [
-    {}, {'allocation': 'fisher', 'statistics': 'dense'}, {'allocation': 'ablation'},
-    {'allocation': 'alphapruning', 'statistics': 'dense'}, {'allocation': 'uniform'}])
+    {}, {'allocation': 'owl', 'statistics': 'sequential'}, {'allocation': 'alphapruning'},
+    {'allocation': 'ablation', 'statistics': 'sequential'},
+    {'allocation': 'uniform', 'statistics': 'sequential'}])
 def test_all_work_is_forecast(llava_dir, samples, tmp_path, monkeypatch, settings):
     """At the end as much is done as was expected, and every block tells the time left."""
     made = []

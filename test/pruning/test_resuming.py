@@ -12,7 +12,7 @@ from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings, archive, progress, prune, shards, stash
 
 SETTINGS = PruningSettings(sparsity=0.6, components='all', activation_bytes=20_000)
-DENSE = replace(SETTINGS, statistics='dense', method='sparsegpt')
+SEQUENTIAL = replace(SETTINGS, statistics='sequential', method='wanda', allocation='owl')
 
 
 def run(llava_dir, samples, output, settings=SETTINGS):
@@ -72,9 +72,9 @@ def undisturbed(llava_dir, samples, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def undisturbed_dense(llava_dir, samples, tmp_path_factory):
+def undisturbed_sequential(llava_dir, samples, tmp_path_factory):
     return run_undisturbed(
-        llava_dir, samples, tmp_path_factory.mktemp('undisturbed') / 'out', DENSE)
+        llava_dir, samples, tmp_path_factory.mktemp('undisturbed') / 'out', SEQUENTIAL)
 
 
 def kill_and_run_again(llava_dir, samples, output, settings, monkeypatch, expected, points):
@@ -90,16 +90,16 @@ def kill_and_run_again(llava_dir, samples, output, settings, monkeypatch, expect
 @pytest.mark.parametrize('seed', range(3))
 def test_killed_at_random_points(llava_dir, samples, undisturbed, tmp_path, monkeypatch, seed):
     expected, calls = undisturbed
+    assert not any('statistics' in name for name in expected)
     kill_and_run_again(llava_dir, samples, tmp_path / 'out', SETTINGS, monkeypatch, expected,
                        random.Random(seed).sample(range(60, calls), 3))
 
 
 @pytest.mark.parametrize('share', [0.3, 0.6, 0.95])
-def test_dense_statistics_survive_being_killed(
-        llava_dir, samples, undisturbed_dense, tmp_path, monkeypatch, share):
-    expected, calls = undisturbed_dense
-    assert not any('statistics' in name for name in expected)
-    kill_and_run_again(llava_dir, samples, tmp_path / 'out', DENSE, monkeypatch, expected,
+def test_killed_with_sequential_statistics(
+        llava_dir, samples, undisturbed_sequential, tmp_path, monkeypatch, share):
+    expected, calls = undisturbed_sequential
+    kill_and_run_again(llava_dir, samples, tmp_path / 'out', SEQUENTIAL, monkeypatch, expected,
                        [int(share * calls), int(0.4 * calls)])
 
 
@@ -140,10 +140,10 @@ def no_space_for_safetensors(*_, **__):
 @pytest.mark.parametrize('settings, owner, name, full', [
     (SETTINGS, shards.Shards, 'write', no_space),
     (SETTINGS, stash, 'save_file', no_space_for_safetensors),
-    (DENSE, archive, 'save_file', no_space_for_safetensors),
+    (SETTINGS, archive, 'save_file', no_space_for_safetensors),
     (SETTINGS, shards.shutil, 'copyfile', no_space),
 ])
-def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, undisturbed_dense, tmp_path,
+def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, undisturbed_sequential, tmp_path,
                                    monkeypatch, settings, owner, name, full):
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, full)
@@ -152,7 +152,7 @@ def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, undisturbed_
     assert not (tmp_path / 'out').exists()
     assert (tmp_path / '.out.partial' / 'progress' / 'run.json').exists()
     run(llava_dir, samples, tmp_path / 'out', settings)
-    expected, _ = undisturbed if settings is SETTINGS else undisturbed_dense
+    expected, _ = undisturbed if settings is SETTINGS else undisturbed_sequential
     assert contents(tmp_path / 'out') == expected
 
 
