@@ -27,7 +27,7 @@ PARAMETERS = {
     'command_topic': (str, 'where the route wanted to go'),
     'truth_topic': (str, 'actions to teach instead of the recorded motion'),
     'explanation_topic': (str, 'explanations to teach with them'),
-    'sparsity': (float, 'share of the prunable weights to prune, from 0 to below 1'),
+    'sparsity': (float, 'share of the prunable weights to prune, from 0 to 0.99'),
     'method': (str, 'which weights go'),
     'allocation': (str, 'how blocks share the budget'),
     'statistics': (str, 'dense (faster) or sequential (in the model as it is pruned)'),

@@ -56,7 +56,7 @@ PARAMETERS = {
     'horizon': (1.0, 's of motion after a frame that make its action'),
     'max_ego_gap': (0.1, 's without odometry that are bridged'),
     'max_command_age': (2.0, 's that a command holds'),
-    'sparsity': (0.5, 'share of the prunable weights to prune, from 0 to below 1'),
+    'sparsity': (0.5, 'share of the prunable weights to prune, from 0 to 0.99'),
     'method': ('admm', 'which weights go: admm, wanda, ...'),
     'allocation': ('fisher', 'how blocks share the budget: fisher, owl, uniform, ...'),
     'statistics': ('dense', 'of the inputs, dense: in the dense model; sequential: in the model '

@@ -178,7 +178,7 @@ def add_pruning(parser):
         parser.add_argument(f'--{name}', type=kind, default=default, help=f'{help} ({shown})',
                             **more)
 
-    add('sparsity', float, 0.5, 'share of the prunable weights, from 0 to below 1')
+    add('sparsity', float, 0.5, 'share of the prunable weights, from 0 to 0.99')
     add('method', str, 'admm', 'which weights go: admm, sparsegpt, wanda, magnitude, random')
     add('allocation', str, 'fisher', 'how blocks share the budget: fisher, owl, owl-projection, '
         'ablation, alphapruning, rising, uniform, random, shuffled')

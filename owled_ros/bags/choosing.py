@@ -95,7 +95,8 @@ def spread(indices, count, chance):
 def split_held_out(moments):
     """Part moments into (for calibration, held out): every fifth piece of 3 s is held out.
 
-    A drive too short for a fifth piece holds out its last one; a single piece is not parted.
+    A drive too short for a fifth piece holds out its last one; a single piece is not parted. A
+    piece with a kind of driving that occurs in no other one is not held out.
     """
     pieces = defaultdict(list)
     first = {}
@@ -104,6 +105,12 @@ def split_held_out(moments):
         pieces[moment.bag, (moment.stamp - start) // HELD_OUT_PIECE].append(moment)
     pieces = list(pieces.values())
     every = min(HELD_OUT_EVERY, max(len(pieces), 2))
-    kept = [m for number, piece in enumerate(pieces, 1) if number % every for m in piece]
-    held_out = [m for number, piece in enumerate(pieces, 1) if number % every == 0 for m in piece]
-    return kept, held_out
+    kinds = [{kind_of(moment.action) for moment in piece} for piece in pieces]
+    kept = {number for number in range(len(pieces)) if (number + 1) % every}
+    seen = set().union(*(kinds[number] for number in kept))
+    for number in range(len(pieces)):
+        if not kinds[number] <= seen:
+            kept.add(number)
+            seen |= kinds[number]
+    return ([m for number, piece in enumerate(pieces) if number in kept for m in piece],
+            [m for number, piece in enumerate(pieces) if number not in kept for m in piece])

@@ -311,8 +311,19 @@ def extend(inputs, tokens):
     extended = dict(inputs)
     length = inputs['input_ids'].shape[1]
     extended['input_ids'] = torch.cat([inputs['input_ids'], tokens], 1)
-    for name in ('attention_mask', 'token_type_ids', 'mm_token_type_ids'):
+    fills = {'attention_mask': 1, 'token_type_ids': answer_type(inputs), 'mm_token_type_ids': 0}
+    for name, value in fills.items():
         if name in inputs and inputs[name].shape[1] == length:
-            fill = torch.full_like(tokens, 1 if name == 'attention_mask' else 0)
+            fill = torch.full_like(tokens, value)
             extended[name] = torch.cat([inputs[name], fill.to(inputs[name].dtype)], 1)
     return extended
+
+
+def answer_type(inputs):
+    """Return the token type of an answer to inputs.
+
+    Gemma 3 tells images (1) from text (0); PaliGemma gives image and prompt alike a 0, reads
+    those in both directions, and an answer, which is a 1, from left to right.
+    """
+    alike = 'token_type_ids' in inputs and not inputs['token_type_ids'].any()
+    return 1 if alike and 'pixel_values' in inputs else 0

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -54,10 +53,6 @@ class Archive:
             names = json.loads(file.metadata()['statistic_of'])
             kept = {name: self.statistic(file.get_tensor(name)) for name in names.values()}
         return Archived({name: kept[key] for name, key in names.items()})
-
-    def clear(self) -> None:
-        """Remove the files."""
-        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _path(self, block: Block) -> Path:
         return self._directory / f'{block.name}.safetensors'

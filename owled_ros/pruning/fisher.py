@@ -42,6 +42,7 @@ def measure_fisher(subject: Subject) -> dict[str, list[int]]:
         histograms |= backward.through_chain(number)
         histograms |= backward.through_glue(number)
         if len(histograms) == sought:   # nothing below is going to be pruned
+            backward.leave(everything[:number])
             break
     lane.close()
     return histograms
@@ -107,6 +108,14 @@ class _Backward:
         for weight in weights:
             weight.requires_grad_(False)    # it stays in memory
         return self._histograms(chosen, weights, squares)
+
+    def leave(self, chains: list[Chain]) -> None:
+        """Forget the gradients of chains that are not gone through."""
+        for chain in chains:
+            for position, block in enumerate(chain.blocks):
+                for index in range(len(self._lane.samples)):
+                    self._stash.drop(('fisher', 'gradient', index, chain.root, position))
+                self._subject.end(block, BACKWARD)
 
     def _through_block(self, chain: Chain, position: int, block: Block, keep_call: bool) -> dict:
         chosen, weights, squares = self._sought(block)
@@ -212,6 +221,7 @@ def fisher(shares, sparsity: float, settings) -> list[float]:
 
 
 def histogram(costs: torch.Tensor) -> list[int]:
+    """Return how many values lie in each of the bins of their logarithm."""
     scaled = (costs.log10() - LOWEST) / (HIGHEST - LOWEST) * BINS
     return torch.bincount(scaled.clamp(0, BINS - 1).long().flatten(), minlength=BINS).tolist()
 

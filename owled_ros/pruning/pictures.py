@@ -1,6 +1,7 @@
 """The pictures of the report."""
 
 import io
+import math
 
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -26,14 +27,14 @@ def draw_blocks(record: dict) -> bytes | None:
         return None
     figure = Figure(figsize=(4.6 * len(groups) + 0.6, 7.2), layout='constrained')
     panels = figure.subplots(3, len(groups), squeeze=False, sharex='col', sharey='row')
-    target = record['sparsity']['requested']
+    requested = {component: requested_of(record, component) for component in groups}
     for column, (component, blocks) in zip(panels.T, groups.items()):
         numbers = range(len(blocks))
         column[0].bar(numbers, [100 * b['outlier_share'] for b in blocks], color=BAR)
         column[1].plot(numbers, [100 * b['sparsity'] for b in blocks], color=LINE, marker='.')
-        own = record['settings']['component_sparsity'].get(component, target)
-        column[1].axhline(100 * own, color=INK, linestyle=':', linewidth=1)
-        column[2].plot(numbers, [b['output_error'] or 0.0 for b in blocks], color=INK, marker='.')
+        column[1].axhline(100 * requested[component], color=INK, linestyle=':', linewidth=1)
+        errors = [math.nan if b['output_error'] is None else b['output_error'] for b in blocks]
+        column[2].plot(numbers, errors, color=INK, marker='.')
         column[0].set_title(COMPONENTS[component])
         column[2].set_xlabel('block, from input to output')
         _whole_ticks(column[2], len(blocks))
@@ -42,14 +43,20 @@ def draw_blocks(record: dict) -> bytes | None:
             'relative error of the\noutput against dense')):
         axes.set_ylabel(label)
     sparsities = [100 * b['sparsity'] for blocks in groups.values() for b in blocks]
-    panels[1, 0].set_ylim(max(0, min(*sparsities, 100 * target) - 5),
-                          min(100, max(*sparsities, 100 * target) + 5))
+    sparsities += [100 * value for value in requested.values()]
+    panels[1, 0].set_ylim(max(0, min(sparsities) - 5), min(100, max(sparsities) + 5))
     for row, entry in ((0, 'outlier_share'), (2, 'output_error')):
         highest = max(b[entry] or 0.0 for blocks in groups.values() for b in blocks)
         panels[row, 0].set_ylim(0, 1.08 * (100 if row == 0 else 1) * highest or 1)
     for axes in panels.flat:
         _plain(axes)
     return _png(figure)
+
+
+def requested_of(record: dict, component: str) -> float:
+    """Return the sparsity that was asked of a component."""
+    settings = record['settings']
+    return settings['component_sparsity'].get(component, settings['sparsity'])
 
 
 def draw_projections(record: dict) -> bytes:

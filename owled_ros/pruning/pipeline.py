@@ -24,12 +24,13 @@ from safetensors import SafetensorError
 from owled_ros.errors import UserError
 from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
 from owled_ros.pruning.archive import Archive
-from owled_ros.pruning.lane import Lane
+from owled_ros.pruning.lane import Lane, labels_of
 from owled_ros.pruning.measuring import Subject, measure_outliers, outlier_shares, walk
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut, parse_pattern
 from owled_ros.pruning.processes import Processes, Stopped
-from owled_ros.pruning.progress import Forecast, Progress, sync_directory, write_durably
+from owled_ros.pruning.progress import (
+    RECORD, Forecast, Progress, read_record, sync_directory, sync_files, write_durably)
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
 from owled_ros.pruning.shards import Shards, hash_weights
@@ -43,7 +44,7 @@ COMPARED = 4    # held-out samples whose hidden states are compared, dense with 
 PRUNED_IN = 8   # the time that as many samples take to go forward, for the forecast alone
 OTHER_WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.ckpt', '.gguf', '.onnx', '.h5',
                  '.msgpack', '.py')
-OWN_FILES = ('owled.json', 'report.html', 'model.safetensors.index.json')
+OWN_FILES = (RECORD, 'report.html', 'model.safetensors.index.json')
 
 
 def prune(model_dir: str | Path, inputs: Sequence[dict], settings: PruningSettings,
@@ -93,8 +94,9 @@ def _carry_out(run: '_Run', output: Path, describe: dict) -> dict:
     steps = None
     try:
         steps = Progress(partial, run.fingerprint, run.processes)
-        record = run.carry_out(partial, steps, describe)
+        record = steps.result() or run.carry_out(partial, steps, describe)
         if run.processes.is_first:
+            steps.clear()
             if output.exists():
                 output.rmdir()
             partial.rename(output)
@@ -128,13 +130,14 @@ class _Run:
         self.allocation = ALLOCATIONS[settings.allocation]
         self.method = METHODS[settings.method]
         self.report = report
-        self.inputs = list(inputs)
+        self.inputs = interleave(inputs)
         self.loss_on = 'held-out samples' if held_out else 'calibration samples'
-        self.held_out = list(held_out or self.inputs[:COMPARED])
+        self.held_out = interleave(held_out) if held_out else self.inputs[:COMPARED]
         self.model = StreamedModel(model_dir, find_device(settings.device))
         richest = max(self.inputs, key=len)
         self.chains = find_chains(self.model, _on_device(richest, self.model.device))
         self.chosen = self._choose()
+        self._check_predictions()
         if len(self.inputs) < processes.count:
             raise UserError(f'{len(self.inputs)} calibration samples cannot be shared by '
                             f'{processes.count} processes: start fewer, or give more samples.')
@@ -155,14 +158,14 @@ class _Run:
         """Do all there is to do in a directory, or what an interrupted run left to do."""
         self.steps = steps
         if self.processes.is_first:
-            for left in partial.glob('activations*'):
+            for left in steps.work.glob('activations*'):
                 shutil.rmtree(left)
         self.processes.gather()
-        self.stash = Stash(partial / f'activations{self.processes.rank}',
+        self.stash = Stash(steps.work / f'activations{self.processes.rank}',
                            self.settings.activation_bytes)
         self.archive = None
         if self.settings.statistics == 'dense':
-            self.archive = Archive(partial / 'statistics', self.method.statistic)
+            self.archive = Archive(steps.work / 'statistics', self.method.statistic)
         self.subject = Subject(self.model, self.chains, self.chosen, self.inputs, self.stash,
                                self.settings, self.report, self.archive, self.processes)
         measuring, pruning = self._passes()
@@ -183,16 +186,14 @@ class _Run:
             lambda: self._finish(partial, describe, blocks, losses))
 
     def _finish(self, partial: Path, describe: dict, blocks: list[dict], losses: dict) -> dict:
-        """Write all that there is besides weights, and clear away what is not the result."""
+        """Write all that there is besides weights, the record last of all."""
         _copy_companions(self.model.directory, partial)
         text = json.dumps(self._record(partial, describe, blocks, losses), indent=1,
                           ensure_ascii=False, allow_nan=False)
         record = json.loads(text)
         write_report(record, partial)
-        write_durably(partial / 'owled.json', (text + '\n').encode())
-        if self.archive:
-            self.archive.clear()
-        self.steps.clear()
+        sync_files(partial)
+        write_durably(partial / RECORD, (text + '\n').encode())
         return record
 
     def _choose(self) -> dict[str, tuple[Projection, ...]]:
@@ -207,7 +208,28 @@ class _Run:
             raise UserError(
                 f'There is nothing to prune in {self.model.directory}: the components '
                 f'{self.settings.components!r} and the expressions leave no projection.')
+        found = {block.component for block in self._blocks() if block.name in chosen}
+        for component in self.settings.component_sparsity:
+            if component not in found:
+                raise UserError(f'The {component} of {self.model.directory} has nothing to prune, '
+                                'but is given a sparsity of its own: leave that away.')
         return chosen
+
+    def _check_predictions(self) -> None:
+        """Refuse samples of which the loss cannot be measured."""
+        for samples in (self.inputs, self.held_out):
+            if not any((labels_of(sample, self.model.module.config)[0, 1:] != -100).any()
+                       for sample in samples):
+                raise UserError('No sample has a token to predict, so that no loss can be '
+                                'measured: give labels, or longer samples.')
+
+    def _requested(self, blocks: list[dict]) -> float:
+        """Return the sparsity asked for, over all components that were pruned."""
+        if not self.settings.component_sparsity:
+            return self.settings.sparsity
+        weights = sum(block['weights'] for block in blocks)
+        return sum(self.settings.sparsity_of(block['component']) * block['weights']
+                   for block in blocks) / weights
 
     def _may_prune(self, projection: Projection) -> bool:
         if not self.settings.chooses(projection.name) or self.model.is_shared(projection.weight):
@@ -298,7 +320,8 @@ class _Run:
                 self._load_pruned(block)
             elif block.name in self.chosen:
                 report = self._prune_block(calibration, chain, position, counts)
-            calibration.advance(chain, position)
+            if block is not self.chains[-1].blocks[-1]:     # nothing is measured behind it
+                calibration.advance(chain, position)
             pruned.advance(chain, position)
             if report:
                 report['output_error'] = self._difference(dense, pruned, chain, position)
@@ -402,11 +425,12 @@ class _Run:
             'run': self.fingerprint,
             'settings': self.settings.record(),
             'processes': self.processes.count,
-            'python': f'prune(MODEL, inputs, {self.settings.code()}, OUTPUT)',
+            'python': f'prune(MODEL, inputs, {self.settings.code()}, OUTPUT'
+                      f'{", held_out=held_out" if self.loss_on.startswith("held") else ""})',
             'model': {**self.origin, 'sha256': hash_weights(partial)},
             'data': {**self.data, **describe},
             'sparsity': {
-                'requested': self.settings.sparsity,
+                'requested': self._requested(blocks),
                 'measured': total['sparsity'],
                 'prunable_weights': total['weights'],
                 'pruned_weights': total['pruned'],
@@ -419,6 +443,16 @@ class _Run:
             'bytes': {'dense': self.model.shards.bytes(), 'pruned': self.written.bytes()},
             'versions': _versions(),
         }
+
+
+def interleave(samples: Sequence) -> list:
+    """
+    Return samples in an order whose beginning, however short, is spread over all of them.
+
+    Multiples of the golden ratio, modulo 1, never lie close together.
+    """
+    order = sorted(range(len(samples)), key=lambda index: (index + 1) * 0.6180339887498949 % 1)
+    return [samples[index] for index in order]
 
 
 def _tally(weights: list[int], pruned: list[int]) -> dict:
@@ -455,7 +489,7 @@ def hash_samples(samples: Sequence[dict]) -> str:
 def _check(model_dir: Path, inputs, settings: PruningSettings, output: Path) -> None:
     if not model_dir.is_dir():
         raise UserError(f'There is no model directory {model_dir}.')
-    if _is_occupied(output) and not (output / 'owled.json').is_file():
+    if _is_occupied(output) and not (output / RECORD).is_file():
         raise _occupied(output)
     if not output.parent.is_dir():
         raise UserError(f'There is no directory {output.parent} to put the output in.')
@@ -468,13 +502,10 @@ def _finished(output: Path, fingerprint: str) -> dict | None:
     """Return the record in an output that this very run has made; refuse any other content."""
     if not _is_occupied(output):
         return None
-    try:
-        record = json.loads((output / 'owled.json').read_text())
-        if record['run'] == fingerprint:
-            return record
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise _occupied(output)
+    record = read_record(output)
+    if record is None or record['run'] != fingerprint:
+        raise _occupied(output)
+    return record
 
 
 def _is_occupied(output: Path) -> bool:
@@ -490,7 +521,7 @@ def _copy_companions(source: Path, target: Path) -> None:
     """Copy what belongs to a model besides its weights: config, tokenizer, processor, licence."""
     for path in sorted(source.iterdir()):
         if path.is_dir() and path.name == 'additional_chat_templates':
-            shutil.copytree(path, target / path.name)
+            shutil.copytree(path, target / path.name, dirs_exist_ok=True)
         elif (path.is_file() and path.suffix not in (*OTHER_WEIGHTS, '.png')
                 and path.name not in OWN_FILES and not path.name.startswith('.')):
             shutil.copyfile(path, target / path.name)

@@ -10,6 +10,8 @@ from pathlib import Path
 from owled_ros.errors import UserError
 from owled_ros.pruning.processes import ALONE, Processes
 
+RECORD = 'owled.json'
+WORK = 'work'           # where things lie that the result is made with
 TELLING_AFTER = 5.0     # s
 TELLING_FROM = 0.02     # of all the work
 
@@ -55,6 +57,8 @@ class Progress:
     A step is a name and something that JSON can hold. It is there as a whole or not at all, and
     it is on the disk when ``save`` returns: so what it tells of has to be written before.
 
+    The run is done when its record is there, which is written after all else.
+
     :param directory: the unfinished output; made when it is not there, and emptied when it
         holds another run than this
     :param fingerprint: tells this run from others
@@ -64,21 +68,30 @@ class Progress:
 
     def __init__(self, directory: Path, fingerprint: str, processes: Processes = ALONE):
         self._directory = directory
-        self._steps = directory / 'progress'
+        self._fingerprint = fingerprint
+        self.work = directory / WORK
         self._processes = processes
         self._lock = None
         if processes.is_first:
-            self._begin(directory, fingerprint)
+            directory.mkdir(exist_ok=True)
+            self._lock = _lock(directory)
+            if fingerprint not in (self._read('run'), (self._result() or {}).get('run')):
+                self._begin()
         processes.gather()
 
-    def _begin(self, directory: Path, fingerprint: str) -> None:
-        directory.mkdir(exist_ok=True)
-        self._lock = _lock(directory)
-        if self._read('run') != fingerprint:
-            for path in directory.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            self._steps.mkdir()
-            self.save('run', fingerprint)
+    def _begin(self) -> None:
+        for path in self._directory.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.work.mkdir()
+        self.save('run', self._fingerprint)
+
+    def result(self) -> dict | None:
+        """Return the record of this run if all that is left to do is to clear up."""
+        return self._processes.from_first(self._result)
+
+    def _result(self) -> dict | None:
+        record = read_record(self._directory)
+        return record if record and record['run'] == self._fingerprint else None
 
     def load(self, step: str):
         """Return what was saved of a step; None if it is not finished."""
@@ -87,7 +100,7 @@ class Progress:
     def save(self, step: str, value) -> None:
         """Note that a step is finished."""
         if self._processes.is_first:
-            write_durably(self._steps / f'{step}.json', json.dumps(value).encode())
+            write_durably(self.work / f'{step}.json', json.dumps(value).encode())
 
     def close(self) -> None:
         """Let another run go on here."""
@@ -95,12 +108,32 @@ class Progress:
             os.close(self._lock)
 
     def clear(self) -> None:
-        """Forget the steps: the run is done."""
-        shutil.rmtree(self._steps)
+        """Leave nothing but the result."""
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def _read(self, step: str):
-        path = self._steps / f'{step}.json'
+        path = self.work / f'{step}.json'
         return json.loads(path.read_text()) if path.exists() else None
+
+
+def read_record(directory: Path) -> dict | None:
+    """Return the record of a pruned model in a directory; None when there is none."""
+    try:
+        record = json.loads((directory / RECORD).read_text())
+        return record if isinstance(record['run'], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def sync_files(directory: Path) -> None:
+    """Put all files below a directory on the disk, and their names."""
+    for path in sorted(directory.rglob('*')):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with open(path, 'rb') as file:
+                os.fsync(file.fileno())
+    sync_directory(directory)
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -4,7 +4,8 @@ import base64
 import html
 from pathlib import Path
 
-from owled_ros.pruning.pictures import COMPONENTS, draw_blocks, draw_projections, draw_samples
+from owled_ros.pruning.pictures import (
+    COMPONENTS, draw_blocks, draw_projections, draw_samples, requested_of)
 
 STYLE = '''
 body { font: 15px/1.5 sans-serif; color: #222; max-width: 66rem; margin: 2rem auto;
@@ -88,8 +89,9 @@ def _component_table(record: dict) -> str:
         if blocks:
             weights, pruned = (sum(b[key] for b in blocks) for key in ('weights', 'pruned'))
             rows.append((name, str(len(blocks)), f'{weights:,}', f'{pruned:,}',
-                         _percent(pruned / weights)))
-    return _table('By component', ('', 'blocks', 'weights', 'pruned', 'sparsity'), rows)
+                         _percent(pruned / weights), _percent(requested_of(record, component))))
+    head = ('', 'blocks', 'weights', 'pruned', 'sparsity', 'requested')
+    return _table('By component', head, rows)
 
 
 def _size(record: dict) -> str:

@@ -1,12 +1,11 @@
 """What a user may choose when pruning, checked before anything is read."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from owled_ros.errors import UserError
-from owled_ros.pruning.allocation import ALLOCATIONS
+from owled_ros.pruning.allocation import ALLOCATIONS, HIGHEST
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import parse_pattern
 
@@ -20,7 +19,7 @@ class PruningSettings:
     """
     Choose what is pruned, how much, and by which rules.
 
-    :param sparsity: share of the prunable weights to prune, in [0, 1)
+    :param sparsity: share of the prunable weights to prune, in [0, 0.99]
     :param method: which weights go, a name in ``methods.METHODS``
     :param allocation: how the budget is shared among blocks, a name in
         ``allocation.ALLOCATIONS``
@@ -81,6 +80,9 @@ class PruningSettings:
         if not 0 <= self.outlier_width <= 0.5:
             raise UserError(f'The outlier width is {self.outlier_width}: '
                             'give a number from 0 to 0.5.')
+        if self.minimum_samples < 1:
+            raise UserError(f'The least number of samples is {self.minimum_samples}: give at '
+                            'least 1.')
         self._check_pattern()
         for expression in (*self.include, *self.exclude):
             _check_expression(expression)
@@ -150,8 +152,9 @@ def _check_name(what: str, name: str, known) -> None:
 
 
 def _check_sparsity(what: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value < 1:
-        raise UserError(f'The {what} is {value}: give a number from 0 to below 1.')
+    if not isinstance(value, (int, float)) or not 0 <= value <= HIGHEST:
+        raise UserError(f'The {what} is {value}: give a number from 0 to {HIGHEST}, beyond which '
+                        'no block is pruned.')
 
 
 def _check_expression(expression: str) -> None:

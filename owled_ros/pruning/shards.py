@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from owled_ros.errors import UserError
+from owled_ros.pruning.progress import sync_directory
 
 TYPES = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16,
          'BF16': torch.bfloat16, 'I64': torch.int64, 'I32': torch.int32, 'I16': torch.int16,
@@ -108,6 +109,7 @@ class Shards:
                 with open(partial, 'rb') as file:
                     os.fsync(file.fileno())
                 partial.rename(directory / path.name)
+        sync_directory(directory)
         return Shards(directory)
 
 

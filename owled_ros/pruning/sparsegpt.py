@@ -10,7 +10,7 @@ import torch
 
 from owled_ros.pruning.patterns import Cut, choose, lowest_of_all
 
-WIDTH = 128     # columns whose mask is chosen together, as in the paper
+WIDTH = 128     # columns between which errors are spread one by one, as in the paper
 DAMPING = 0.01  # of the mean of the Hessian's diagonal
 
 
@@ -26,16 +26,19 @@ def prune_by_sparsegpt(weight: torch.Tensor, statistic, cut: Cut):
     mask = torch.zeros_like(weight, dtype=torch.bool)
     factor = inverse_factor(statistic.matrix())
     unused = statistic.norms() == 0
-    width = WIDTH if cut.pattern is None else WIDTH // cut.pattern[1] * cut.pattern[1]
+    group = cut.pattern[1] if cut.pattern else WIDTH    # columns whose mask is chosen together
+    width = max(WIDTH // group, 1) * group
     for start in range(0, columns, width):
         end = min(start + width, columns)
         quota = end * cut.count // columns - start * cut.count // columns
-        scores = (weight[:, start:end] / factor.diagonal()[start:end]).square()
-        scores[:, unused[start:end]] = -1   # inputs that are always zero cost nothing
-        part = Cut(quota, cut.pattern)
-        chosen = choose(scores, part) if cut.pattern else lowest_of_all(scores, quota)
-        mask[:, start:end] = chosen
-        errors = _clear(weight[:, start:end], chosen, factor[start:end, start:end])
+
+        def choose_some(values, part):
+            scores = (values / factor.diagonal()[start:end][part]).square()
+            scores[:, unused[start:end][part]] = -1     # inputs that are always zero cost nothing
+            return choose(scores, cut) if cut.pattern else lowest_of_all(scores, quota)
+
+        mask[:, start:end], errors = _clear(
+            weight[:, start:end], factor[start:end, start:end], group, choose_some)
         weight[:, end:] -= errors @ factor[start:end, end:]
     return weight.masked_fill(mask, 0), mask
 
@@ -63,21 +66,27 @@ def inverse_factor(hessian: torch.Tensor) -> torch.Tensor:
     raise ArithmeticError('the Hessian of a projection cannot be inverted')
 
 
-def _clear(weight: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+def _clear(weight: torch.Tensor, factor: torch.Tensor, group: int, choose_some):
     """
     Spread the errors of some columns' masked weights over the columns to their right, in place.
 
-    :return: the errors (rows x columns), left to be spread beyond these columns
+    :param group: columns whose mask is chosen at the first of them, with what was spread so far
+    :param choose_some: (values of a group, rows x columns, and its slice) -> its mask
+    :return: the mask and the errors (rows x columns), left to be spread beyond these columns
     """
     spread = weight.T.contiguous()      # columns x rows: what a step works on lies together
-    mask = mask.T.contiguous()
+    mask = torch.zeros_like(spread, dtype=torch.bool)
     errors = torch.zeros_like(spread)
     with _one_thread():
         for column in range(len(spread)):
+            if column % group == 0:
+                part = slice(column, column + group)
+                values = spread[part] - factor[:column, part].T @ errors[:column]
+                mask[part] = choose_some(values.T, part).T
             spread[column] -= factor[:column, column] @ errors[:column]
             errors[column] = spread[column] * mask[column] / factor[column, column]
     weight.copy_(spread.T)
-    return errors.T
+    return mask.T, errors.T
 
 
 @contextmanager

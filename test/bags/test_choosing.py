@@ -1,6 +1,7 @@
 """A few samples stand for the whole drive, rare driving included, and always the same ones."""
 
 from collections import Counter
+from dataclasses import replace
 
 from owled_ros.bags.choosing import choose_samples, kind_of, split_held_out
 from owled_ros.bags.samples import Moment
@@ -46,6 +47,15 @@ def test_held_out_pieces_are_apart_in_time():
     assert len(kept) + len(held_out) == 2310
     assert {m.stamp // (3 * 10**9) for m in held_out if m.bag == 'bag'} == set(range(4, 67, 5))
     assert 0.18 < len(held_out) / 2310 < 0.22
+
+
+def test_driving_that_occurs_once_is_calibrated_on():
+    for at in range(0, 200, 2):
+        moments = [replace(moment, action=replace(moment.action, acceleration=(
+            -3.0 if at <= moment.stamp / 1e9 < at + 2 else 0.0))) for moment in drive()]
+        kept, held_out = split_held_out(moments)
+        assert {kind_of(m.action) for m in kept} == {kind_of(m.action) for m in moments}
+        assert len(held_out) >= 0.15 * len(moments)
 
 
 def test_short_drives():

@@ -4,11 +4,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route
 from owled_ros.driver.checkpoint import load_processor, locate
 from owled_ros.driver.prompt import (
-    FORMAT_FILE, DrivingFormat, NumberFormat, answer_tokens, extend, prompt_inputs,
+    FORMAT_FILE, DrivingFormat, NumberFormat, answer_tokens, answered, extend, prompt_inputs,
     teacher_forced)
 from owled_ros.errors import UserError
 
@@ -93,13 +94,32 @@ def test_a_chat_template_is_used_where_the_processor_has_one(processor):
 def test_per_token_tensors_grow_with_the_tokens():
     inputs = {'input_ids': torch.ones(1, 3, dtype=torch.long),
               'attention_mask': torch.ones(1, 3, dtype=torch.long),
-              'token_type_ids': torch.ones(1, 3, dtype=torch.long),
+              'token_type_ids': torch.tensor([[1, 1, 0]]),      # as of Gemma 3
               'pixel_values': torch.ones(1, 3)}
     longer = extend(inputs, torch.tensor([[7, 8]]))
     assert longer['input_ids'].tolist() == [[1, 1, 1, 7, 8]]
     assert longer['attention_mask'].tolist() == [[1, 1, 1, 1, 1]]
-    assert longer['token_type_ids'].tolist() == [[1, 1, 1, 0, 0]]
+    assert longer['token_type_ids'].tolist() == [[1, 1, 0, 0, 0]]
     assert longer['pixel_values'].shape == (1, 3)
+
+
+def test_paligemma_reads_an_answer_from_left_to_right():
+    config = PaliGemmaConfig(
+        vision_config={'model_type': 'siglip_vision_model', 'hidden_size': 16, 'image_size': 8,
+                       'intermediate_size': 16, 'num_hidden_layers': 1, 'patch_size': 4,
+                       'num_attention_heads': 2, 'vision_use_head': False},
+        text_config={'model_type': 'gemma', 'vocab_size': 20, 'hidden_size': 16, 'head_dim': 8,
+                     'intermediate_size': 16, 'num_hidden_layers': 1, 'num_attention_heads': 2,
+                     'num_key_value_heads': 1},
+        projection_dim=16, image_token_index=19, image_token_id=19)
+    model = PaliGemmaForConditionalGeneration(config).eval()
+    prompt = {'input_ids': torch.tensor([[19] * 4 + [1, 2]]),
+              'token_type_ids': torch.zeros(1, 6, dtype=torch.long),
+              'attention_mask': torch.ones(1, 6, dtype=torch.long),
+              'pixel_values': torch.ones(1, 3, 8, 8)}
+    with torch.no_grad():
+        one, other = (model(**answered(prompt, answer)).logits[0] for answer in ([5, 6], [5, 7]))
+    assert torch.equal(one[:-1], other[:-1]) and not torch.equal(one[-1], other[-1])
 
 
 def test_a_format_survives_its_file(tmp_path, embedded_format):

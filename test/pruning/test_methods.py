@@ -101,6 +101,34 @@ def test_sparsegpt_with_one_row_is_the_published_recursion(correlated):
     torch.testing.assert_close(new[0].double(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_sparsegpt_chooses_in_a_pattern_what_is_left_of_the_errors_before(correlated):
+    """Each group is chosen at its first column (sec. 3.4), by what the weights are by then."""
+    weight, x = correlated
+    hessian = statistic(x, InputHessian)
+    new, mask = METHODS['sparsegpt'].prune(weight[:1], hessian, Cut(12, (2, 4)))
+    damped = hessian.matrix().double()
+    damped = damped + 0.01 * damped.diagonal().mean() * torch.eye(24)
+    inverses = [torch.linalg.inv(damped[column:, column:]) for column in range(24)]
+    expected, gone = weight[0].double(), set()
+    for column in range(24):
+        if column % 4 == 0:
+            costs = [(float(expected[j] ** 2 / inverses[j][0, 0]), j)
+                     for j in range(column, column + 4)]
+            gone |= {j for _, j in sorted(costs)[:2]}
+        if column in gone:
+            step = expected[column] / inverses[column][0, 0]
+            expected[column:] = expected[column:] - step * inverses[column][0]
+    assert set(mask[0].nonzero().flatten().tolist()) == gone
+    torch.testing.assert_close(new[0].double(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_pattern_may_be_wider_than_a_stripe():
+    x = torch.randn(400, 512)
+    new, mask = METHODS['sparsegpt'].prune(
+        torch.randn(3, 512), statistic(x, InputHessian), Cut(768, (128, 256)))
+    assert (mask.reshape(-1, 256).sum(1) == 128).all() and torch.isfinite(new).all()
+
+
 def test_admm_approaches_the_least_squares_fit(correlated):
     weight, x = correlated
     hessian = statistic(x, InputHessian)

@@ -12,6 +12,7 @@ from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings, prune
 from owled_ros.pruning.inspection import inspect_model
 from owled_ros.pruning.lane import Lane
+from owled_ros.pruning.pipeline import interleave
 
 
 OWL = {'method': 'wanda', 'allocation': 'owl', 'statistics': 'sequential'}
@@ -120,7 +121,8 @@ def test_no_pass_that_is_not_needed(
     monkeypatch.setattr(Lane, '_run', counted)
     run(llava_dir, samples, tmp_path / 'out', **settings)
     blocks = 6
-    assert steps == {'calibration': steps_a_sample * blocks * len(samples),
+    last = 1 if settings.get('statistics') == 'sequential' else 0   # nothing is behind it
+    assert steps == {'calibration': (steps_a_sample * blocks - last) * len(samples),
                      'held out': 2 * blocks * 4}
 
 
@@ -166,7 +168,7 @@ def test_plain_transformers_loads_it_with_the_same_logits(llava_dir, samples, tm
 def test_the_reported_losses_are_those_of_the_models(llava_dir, pruned, samples):
     for name, directory in (('dense', llava_dir), ('pruned', pruned[0])):
         model, total, tokens = load(directory), 0.0, 0
-        for sample in samples[:4]:
+        for sample in interleave(samples)[:4]:
             answer = sample['input_ids'][0, 16:]
             predicted = logits(model, sample)[0, 15:-1]
             total += float(torch.nn.functional.cross_entropy(predicted, answer, reduction='sum'))
@@ -222,6 +224,44 @@ def test_what_is_left_out_stays_as_it_was(llava_dir, samples, tmp_path):
     changed = {name for name in dense if not torch.equal(dense[name], found[name])}
     assert changed and all('layers.0.' in name or 'layers.2.' in name for name in changed)
     assert not any('vision' in name for name in changed)
+
+
+def test_only_what_is_included_is_pruned(llava_dir, samples, tmp_path):
+    record = run(llava_dir, samples, tmp_path / 'out', include=('down_proj$', r'\.0\..*fc1$'))
+    projections = [p['name'] for block in record['blocks'] for p in block['projections']]
+    assert sorted(name.rpartition('.')[2] for name in projections) == ['down_proj'] * 3 + ['fc1']
+    dense = load_file(llava_dir / 'model.safetensors')
+    found = load_file(tmp_path / 'out' / 'model.safetensors')
+    assert sum(not torch.equal(dense[name], found[name]) for name in dense) == 4
+
+
+def test_a_budget_for_what_is_not_there_is_refused(llava_dir, samples, tmp_path):
+    refused('vision of .* nothing to prune', llava_dir, samples, tmp_path / 'out',
+            component_sparsity={'vision': 0.3}, exclude=('vision_tower',))
+
+
+def test_samples_that_predict_nothing_are_refused(llava_dir, samples, tmp_path):
+    blank = [{**sample, 'labels': torch.full_like(sample['input_ids'], -100)}
+             for sample in samples]
+    refused('No sample has a token to predict', llava_dir, blank, tmp_path / 'out')
+
+
+def test_what_is_requested_counts_every_component(llava_dir, samples, tmp_path):
+    record = run(llava_dir, samples, tmp_path / 'out', sparsity=0.6,
+                 component_sparsity={'vision': 0.2})
+    assert record['sparsity']['requested'] == pytest.approx(
+        record['sparsity']['measured'], abs=1e-4)
+    assert 0.2 < record['sparsity']['requested'] < 0.6
+
+
+def test_the_first_samples_are_of_every_source():
+    for count in (2, 3, 8, 64, 127):
+        order = interleave(range(count))
+        assert sorted(order) == list(range(count))
+        for first in (2, 4, 8):
+            if first <= count:
+                found = [0, *sorted(order[:first]), count]
+                assert max(b - a for a, b in zip(found, found[1:])) <= 2.7 * count / first + 1
 
 
 def test_same_inputs_same_bytes(llava_dir, samples, pruned, tmp_path):
@@ -283,7 +323,8 @@ def refused(match, model_dir, samples, output, **settings):
 
 @pytest.mark.parametrize('settings, match', [
     ({'sparsity': 1.0}, 'sparsity is 1.0'), ({'sparsity': -0.1}, 'sparsity is -0.1'),
-    ({'sparsity': float('nan')}, 'sparsity is nan'), ({'sparsity': 0.995}, 'cannot be met'),
+    ({'sparsity': float('nan')}, 'sparsity is nan'), ({'sparsity': 0.995}, 'sparsity is 0.995'),
+    ({'minimum_samples': 0}, 'number of samples is 0'),
     ({'method': 'guess'}, "no method 'guess'.*wanda"), ({'allocation': 'x'}, 'no allocation'),
     ({'components': 'vision,wheels'}, "no component 'wheels'"),
     ({'statistics': 'some'}, 'no kind of statistics'),

@@ -90,7 +90,7 @@ def work(llava_dir, samples, tmp_path_factory):
     (work / 'cases.json').write_text(json.dumps(CASES))
     (work / 'work.py').write_text(WORK)
     killed = torchrun(work / 'work.py', work, 'dies')
-    assert killed.returncode != 0 and (work / '.wanda.partial' / 'progress').is_dir()
+    assert killed.returncode != 0 and (work / '.wanda.partial' / 'work').is_dir()
     assert not (work / 'wanda').exists()
     done = torchrun(work / 'work.py', work, 'lives')
     assert done.returncode == 0, done.stderr
@@ -138,7 +138,7 @@ def test_what_is_done_is_kept_when_one_process_finds_its_disk_full(work):
         lines = json.loads((work / f'lines{rank}.json').read_text())
         refused = next(line for line in lines if line.startswith('refused'))
         assert 'No space left on device' in refused and 'run it again' in refused
-    assert (work / '.full.partial' / 'progress').is_dir()
+    assert (work / '.full.partial' / 'work').is_dir()
 
 
 def test_the_command_says_what_is_wrong_once(tmp_path):

@@ -32,7 +32,8 @@ def test_what_was_done_before_is_not_forecast():
 
 
 @pytest.mark.parametrize('settings', [
-    {}, {'allocation': 'owl', 'statistics': 'sequential'}, {'allocation': 'alphapruning'},
+    {}, {'components': 'language'}, {'allocation': 'alphapruning'},
+    {'allocation': 'owl', 'statistics': 'sequential'},
     {'allocation': 'ablation', 'statistics': 'sequential'},
     {'allocation': 'uniform', 'statistics': 'sequential'}])
 def test_all_work_is_forecast(llava_dir, samples, tmp_path, monkeypatch, settings):

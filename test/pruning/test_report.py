@@ -32,7 +32,7 @@ def record(blocks, processes=1, **data):
     return {
         'run': 'r', 'processes': processes,
         'python': 'prune(MODEL, inputs, PruningSettings(sparsity=0.6), OUTPUT)',
-        'settings': {'method': 'wanda', 'allocation': 'owl', 'pattern': 'unstructured',
+        'settings': {'sparsity': 0.5, 'method': 'wanda', 'allocation': 'owl', 'pattern': 'unstructured',
                      'statistics': 'dense', 'component_sparsity': {'vision': 0.4}},
         'model': {'name': 'tiny', 'sha256': 'a'}, 'data': {'samples': 8, **data},
         'sparsity': {'requested': 0.5, 'measured': 0.5, 'prunable_weights': 1000,

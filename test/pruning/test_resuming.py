@@ -3,13 +3,14 @@
 import os
 import random
 import signal
+import time
 from dataclasses import replace
 
 import pytest
 from safetensors import SafetensorError
 
 from owled_ros.errors import UserError
-from owled_ros.pruning import PruningSettings, archive, progress, prune, shards, stash
+from owled_ros.pruning import PruningSettings, archive, pipeline, progress, prune, shards, stash
 
 SETTINGS = PruningSettings(sparsity=0.6, components='all', activation_bytes=20_000)
 SEQUENTIAL = replace(SETTINGS, statistics='sequential', method='wanda', allocation='owl')
@@ -32,7 +33,8 @@ def count_calls(monkeypatch, act):
         return call
 
     for owner, name in ((shards.Shards, 'read'), (shards.os, 'fsync'), (stash.Stash, 'put'),
-                        (progress.Path, 'rename')):
+                        (shards.Shards, 'write'), (shards.shutil, 'copyfile'),
+                        (progress.Path, 'rename'), (progress.Path, 'unlink'), (os, 'rmdir')):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
     return lambda: calls
 
@@ -43,18 +45,25 @@ def kill_self():
 
 def run_and_die(llava_dir, samples, output, settings, monkeypatch, at):
     """Run in a process that is killed at its ``at``-th call; say whether it was."""
-    child = os.fork()
-    if child == 0:
-        try:
-            count_calls(monkeypatch, lambda number: kill_self() if number == at else None)
-            run(llava_dir, samples, output, settings)
-        finally:
-            os._exit(0)
+    child = run_in_a_child(llava_dir, samples, output, settings, lambda: count_calls(
+        monkeypatch, lambda number: kill_self() if number == at else None))
     return os.waitpid(child, 0)[1] == int(signal.SIGKILL)
 
 
 def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def run_in_a_child(llava_dir, samples, output, settings, prepare=lambda: None):
+    """Start a run in a process of its own; return its number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            prepare()
+            run(llava_dir, samples, output, settings)
+        finally:
+            os._exit(0)
+    return child
 
 
 def run_undisturbed(llava_dir, samples, output, settings):
@@ -103,6 +112,40 @@ def test_killed_with_sequential_statistics(
                        [int(share * calls), int(0.4 * calls)])
 
 
+@pytest.mark.parametrize('settings', [SETTINGS, SEQUENTIAL], ids=['dense', 'sequential'])
+def test_killed_at_random_times(llava_dir, samples, tmp_path, settings):
+    start = time.monotonic()
+    os.waitpid(run_in_a_child(llava_dir, samples, tmp_path / 'expected', settings), 0)
+    duration = time.monotonic() - start
+    chance = random.Random(settings.statistics)
+    for _ in range(5):
+        child = run_in_a_child(llava_dir, samples, tmp_path / 'out', settings)
+        time.sleep(chance.uniform(0.05, 0.95) * duration)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    run(llava_dir, samples, tmp_path / 'out', settings)
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'expected')
+
+
+def test_what_is_done_is_not_done_again(llava_dir, samples, undisturbed, tmp_path, monkeypatch):
+    """Between the last byte of the result and its place no work is lost."""
+    expected, _ = undisturbed
+    rename = progress.Path.rename
+
+    def refuse(path, target):
+        if path.name == '.out.partial':
+            raise OSError('somebody is in the way')
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Path, 'rename', refuse)
+        with pytest.raises(UserError, match='somebody is in the way'):
+            run(llava_dir, samples, tmp_path / 'out')
+    lines = []
+    prune(llava_dir, samples, SETTINGS, tmp_path / 'out', progress=lines.append)
+    assert contents(tmp_path / 'out') == expected and len(lines) == 1
+
+
 def test_an_interrupted_run_of_something_else_is_thrown_away(
         llava_dir, samples, undisturbed, tmp_path):
     stopped = []
@@ -137,6 +180,18 @@ def no_space_for_safetensors(*_, **__):
     raise SafetensorError('Error while serializing: I/O error: No space left on device')
 
 
+def test_companions_are_copied_again(samples, tmp_path, monkeypatch, save_llava):
+    model = save_llava(tmp_path / 'model')
+    (model / 'additional_chat_templates').mkdir()
+    (model / 'additional_chat_templates' / 'tool.jinja').write_text('{{ messages }}')
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, 'write_report', no_space)
+        with pytest.raises(UserError, match='No space left'):
+            run(model, samples, tmp_path / 'out')
+    run(model, samples, tmp_path / 'out')
+    assert (tmp_path / 'out' / 'additional_chat_templates' / 'tool.jinja').is_file()
+
+
 @pytest.mark.parametrize('settings, owner, name, full', [
     (SETTINGS, shards.Shards, 'write', no_space),
     (SETTINGS, stash, 'save_file', no_space_for_safetensors),
@@ -150,7 +205,7 @@ def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, undisturbed_
         with pytest.raises(UserError, match='No space left.*run it again'):
             run(llava_dir, samples, tmp_path / 'out', settings)
     assert not (tmp_path / 'out').exists()
-    assert (tmp_path / '.out.partial' / 'progress' / 'run.json').exists()
+    assert (tmp_path / '.out.partial' / 'work' / 'run.json').exists()
     run(llava_dir, samples, tmp_path / 'out', settings)
     expected, _ = undisturbed if settings is SETTINGS else undisturbed_sequential
     assert contents(tmp_path / 'out') == expected
