@@ -103,10 +103,10 @@ def rising(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
 
 
 ALLOCATIONS = {
-    'owl': Allocation(owl, measure_outliers),
-    'owl-projection': Allocation(owl, measure_outliers, by_projection=True),
     'fisher': Allocation(fisher, measure_fisher, by_projection=True, compares_projector=True,
                          passes=fisher_passes),
+    'owl': Allocation(owl, measure_outliers),
+    'owl-projection': Allocation(owl, measure_outliers, by_projection=True),
     'ablation': Allocation(owl, measure_ablation, passes=ablation_passes),
     'alphapruning': Allocation(owl, measure_alpha, runs=False),
     'rising': Allocation(rising),

@@ -54,9 +54,9 @@ def prune_at_random(weight, statistic, cut: Cut):
 
 
 METHODS = {
-    'wanda': Method(prune_by_wanda),
-    'sparsegpt': Method(prune_by_sparsegpt, InputHessian),
     'admm': Method(prune_by_admm, InputHessian),
+    'sparsegpt': Method(prune_by_sparsegpt, InputHessian),
+    'wanda': Method(prune_by_wanda),
     'magnitude': Method(prune_by_magnitude),
     'random': Method(prune_at_random),
 }

@@ -93,6 +93,11 @@ def drive(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def longer_drive(tmp_path_factory):
+    return save_drive(tmp_path_factory.mktemp('bags') / 'longer', seconds=14.0)
+
+
+@pytest.fixture(scope='session')
 def text_model(tmp_path_factory):
     """A tiny Llama with a tokenizer and no processor."""
     import torch

@@ -15,7 +15,7 @@ TRUTH = Source(truth_topic='/owled/truth', explanation_topic='/owled/truth_expla
 
 def request(model, drive, output, **changes):
     values = {'pruning': PruningSettings(sparsity=0.6), 'samples': 8, 'held_out': 3} | changes
-    return Request(model=str(model), bags=(drive,), output=output, **values)
+    return Request(**{'model': str(model), 'bags': (drive,), 'output': output, **values})
 
 
 def digests(folder):
@@ -46,6 +46,17 @@ def test_a_drive_prunes_a_model(tmp_path, model, drive):
     from transformers import AutoModelForImageTextToText, AutoProcessor
     AutoModelForImageTextToText.from_pretrained(tmp_path / 'pruned')
     AutoProcessor.from_pretrained(tmp_path / 'pruned')
+
+
+def test_several_drives_are_all_calibrated_on(tmp_path, model, drive, longer_drive):
+    report = calibrate(
+        request(model, drive, tmp_path / 'pruned', source=TRUTH, samples=12, held_out=6,
+                bags=(drive, longer_drive)), lambda line: None)
+    source, = report['data']['sources']
+    assert source['names'] == ['drive', 'longer'] and source['usable'] == 80 + 140
+    for found in source['drives']:
+        assert len(found['calibration']) >= 3 and len(found['held_out']) >= 1
+    assert sum(len(found['calibration']) for found in source['drives']) == 12
 
 
 def test_same_drive_and_seed_same_bytes(tmp_path, model, drive):

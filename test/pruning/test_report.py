@@ -71,6 +71,18 @@ def test_what_a_reader_is_told(tmp_path):
         assert told in text, told
 
 
+def test_every_number_is_in_a_table(tmp_path):
+    first, second = block('vision', 'eye.0', 0.4375, 0.0123), block('language', 'mouth.0', 0.59375)
+    second['projections'][1] |= {'outlier_share': 0.0456, 'sparsity': 0.8125}
+    second['output_error'] = 0.5678
+    _, text = written(tmp_path, record([first, second]))
+    rows = ' '.join(text.split())
+    for row in ('Vision encoder 1 64 28 43.75 % 40.00 %', 'Language model 1 64 38 59.38 % 50.00 %',
+                'eye.0 64 1.23 % 43.75 % 0.1000', 'mouth.0 64 1.00 % 59.38 % 0.5678',
+                'eye.0.first 4 x 8 1.23 % 43.75 %', 'mouth.0.second 4 x 8 4.56 % 81.25 %'):
+        assert row in rows, row
+
+
 def test_several_processes_are_started_again(tmp_path):
     _, text = written(tmp_path, record(
         BLOCKS, processes=2, command='owled calibrate drive --output OUTPUT'))
