@@ -55,7 +55,7 @@ def test_several_drives_are_all_calibrated_on(tmp_path, model, drive, longer_dri
     source, = report['data']['sources']
     assert source['names'] == ['drive', 'longer'] and source['usable'] == 80 + 140
     for found in source['drives']:
-        assert len(found['calibration']) >= 3 and len(found['held_out']) >= 1
+        assert len(found['calibration']) >= 3
     assert sum(len(found['calibration']) for found in source['drives']) == 12
 
 
