@@ -25,7 +25,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from owled_ros.driver.action import ActionLimiter, Status
-from owled_ros.driver.memory import free_caches
+from owled_ros.driver.memory import free_model, settle
 from owled_ros.driver.process import DriverProcess, load_embedded_or_named
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
@@ -210,6 +210,7 @@ class DrivingNode(ManagedNode):
             if settings.model_process:
                 driver.close()
             raise
+        settle()
         return DecisionLoop(
             driver, inputs=self._inputs, outlet=self._outlet, clock=self._time,
             counters=self._counters, publish_explanation=self._publish_explanation,
@@ -264,7 +265,7 @@ class DrivingNode(ManagedNode):
             worker.stop(0.0)  # a process that ends takes its threads along
         elif worker.stop(WORKER_PATIENCE):
             del worker
-            free_caches()
+            free_model()
         else:
             self._counters.count('models left behind')
             self.get_logger().warning(

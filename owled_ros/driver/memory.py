@@ -1,7 +1,10 @@
 """Running out of memory: how it is told, and what can be freed."""
 
+import atexit
 import gc
 import sys
+
+atexit.register(gc.unfreeze)    # or libraries complain that they were never cleared away
 
 
 class OutOfMemory(RuntimeError):
@@ -13,6 +16,21 @@ def is_out_of_memory(error):
     words = str(error).lower()
     return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and (
         'out of memory' in words or 'allocate memory' in words or 'alloc_failed' in words)
+
+
+def settle():
+    """Spare the garbage collector what is there to stay: libraries and a loaded model.
+
+    Going through all their objects takes 0.1 to 0.3 s, in which no thread of the process runs.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def free_model():
+    """Give back a model that was settled and that nobody holds any more."""
+    gc.unfreeze()
+    free_caches()
 
 
 def free_caches():

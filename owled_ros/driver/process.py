@@ -23,7 +23,7 @@ import sys
 import numpy as np
 
 from owled_ros.driver.action import Action, Command, EgoState, InvalidAction, Maneuver, Route
-from owled_ros.driver.memory import free_caches, is_out_of_memory
+from owled_ros.driver.memory import free_caches, is_out_of_memory, settle
 from owled_ros.errors import UserError
 
 POLL = 0.1        # s between looks at whether the caller was asked to stop
@@ -231,6 +231,7 @@ class Server:
 
     def do_warm_up(self):
         self._driver.warm_up()
+        settle()
 
     def do_decide(self, shape, ego, command):
         size = math.prod(shape)
