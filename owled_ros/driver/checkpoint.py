@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.shards import hash_weights
@@ -68,8 +68,16 @@ def load_processor(directory):
     """Load a directory's processor; raises UserError where it cannot be used."""
     try:
         # False, not left out: transformers would ask, and somebody might say yes.
-        return AutoProcessor.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False)
+        how = {'local_files_only': True, 'trust_remote_code': False}
+        processor = AutoProcessor.from_pretrained(directory, **how)
+        if getattr(processor, 'image_processor', None) is not None:
+            # The same pixels whether or not torchvision, which resizes otherwise, is installed.
+            processor.image_processor = AutoImageProcessor.from_pretrained(
+                directory, backend='pil', **how)
+        return processor
+    except ImportError as error:    # of video processors, which are loaded with all the others
+        raise UserError(f'the processor in {directory} needs a library that is not installed '
+                        f'({_first_line(error)}); install it with pip') from error
     except Exception as error:
         raise UserError(f'the processor in {directory} cannot be loaded ({_first_line(error)}); '
                         f'save it beside the model with processor.save_pretrained') from error

@@ -88,6 +88,21 @@ def test_devices_and_types():
         refused('no CUDA GPU', choose_device, 'cuda')
 
 
+def test_a_processor_that_needs_a_library_says_which(monkeypatch):
+    def refuse(*_, **__):
+        raise ImportError('\nQwen2VLVideoProcessor requires the Torchvision library but it was '
+                          'not found.\nSee the installation page.')
+
+    monkeypatch.setattr('owled_ros.driver.checkpoint.AutoProcessor.from_pretrained', refuse)
+    refused('requires the Torchvision library .* install it with pip', load_processor,
+            locate('embedded'))
+
+
+def test_pictures_are_resized_alike_wherever_it_runs():
+    images = load_processor(locate('embedded')).image_processor
+    assert type(images).__name__ == 'SiglipImageProcessorPil'   # with torchvision here or not
+
+
 def test_a_driver_says_what_it_is():
     driver = Driver.load('embedded')
     assert driver.name == 'embedded'

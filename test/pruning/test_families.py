@@ -1,13 +1,23 @@
 """Tiny models of many families: structure found, pruned, loaded by plain transformers."""
 
+import json
+from pathlib import Path
+import sys
+
+import numpy as np
+from PIL import Image
 import pytest
 import torch
 import transformers as t
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-from owled_ros.errors import UserError
-from owled_ros.pruning import PruningSettings, prune
-from owled_ros.pruning.lane import labels_of
+sys.path.insert(0, str(Path(__file__).parent))
+from processors import PROCESSORS  # noqa: E402
+
+from owled_ros.corpora import read_images  # noqa: E402
+from owled_ros.errors import UserError  # noqa: E402
+from owled_ros.pruning import PruningSettings, prune  # noqa: E402
+from owled_ros.pruning.lane import labels_of  # noqa: E402
 
 IMAGE, START, END = 99, 97, 98
 TEXT = {'vocab_size': 100, 'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 3,
@@ -243,6 +253,36 @@ def loss(model, samples):
             model(**sample).logits[0, :-1], labels, ignore_index=-100, reduction='sum'))
         count += int((labels != -100).sum())
     return total / count
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photos')
+    draw = np.random.default_rng(0)
+    for name in range(6):
+        picture = draw.integers(0, 255, (40, 48, 3), np.uint8)
+        Image.fromarray(picture).save(folder / f'{name}.png')
+    (folder / 'metadata.jsonl').write_text('\n'.join(
+        json.dumps({'file_name': f'{name}.png', 'text': f'road {name}'}) for name in range(6)))
+    return folder
+
+
+@pytest.mark.parametrize('family', [f for f in VISION if f.__name__ in PROCESSORS],
+                         ids=lambda family: family.__name__)
+def test_a_family_is_pruned_on_what_its_processor_gives(family, tmp_path, photos):
+    torch.manual_seed(0)
+    family()[0].eval().save_pretrained(tmp_path / 'model')
+    PROCESSORS[family.__name__]().save_pretrained(tmp_path / 'model')
+    data = read_images(tmp_path / 'model', photos, samples=4, held_out=1)
+    record = prune(tmp_path / 'model', data.inputs, PruningSettings(components='all'),
+                   tmp_path / 'out', held_out=data.held_out, progress=lambda line: None)
+    asked = {tuple(ids[ids != -100].tolist()) for ids in (s['labels'] for s in data.inputs)}
+    assert len(asked) == 4 and all(len(answer) == 7 for answer in asked)    # road 1</s>
+    again = read_images(tmp_path / 'out', photos, samples=4, held_out=1)
+    assert all(torch.equal(sample[name], other[name]) for name in data.inputs[0]
+               for sample, other in zip(data.inputs, again.inputs))
+    pruned = load(tmp_path / 'out', VISION[family])
+    assert record['loss']['pruned'] == pytest.approx(loss(pruned, data.held_out), rel=1e-4)
 
 
 def test_grouped_experts_are_refused(tmp_path):
