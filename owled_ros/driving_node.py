@@ -40,6 +40,7 @@ from owled_ros.ros.machine import Machine
 from owled_ros.ros.model_worker import ModelWorker
 from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.overlay import draw_action
+from owled_ros.ros.planner_outputs import PlannerOutputs
 from owled_ros.ros.refused import one_line, Refused
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.timekeeper import Timekeeper
@@ -106,6 +107,7 @@ class DrivingNode(ManagedNode):
 
         # Not lifecycle publishers: those are mute when inactive, and then nobody could be told.
         self._actions = publisher(DrivingAction, 'owled/action', qos.ACTION)
+        self._planner_outputs = PlannerOutputs(self.get_parameter('outputs').value, publisher)
         self._explanations = publisher(Explanation, 'owled/explanation', qos.EXPLANATION)
         self._info = publisher(ModelInfo, 'owled/info', qos.INFO)
         self._debug = publisher(
@@ -308,11 +310,13 @@ class DrivingNode(ManagedNode):
     def _publish_action(self, report):
         self._log_status(report)
         settings = self._outlet.settings  # those that it was checked by
-        self._actions.publish(messages.action_message(
+        action = messages.action_message(
             report, model=self._model,
             base_frame=self.get_parameter('base_frame').value,
             horizon=settings.horizon if settings else 0.0,
-            valid_for=settings.valid_for if settings else 0.0))
+            valid_for=settings.valid_for if settings else 0.0)
+        self._actions.publish(action)
+        self._planner_outputs.publish(action, settings and settings.limits)
 
     def _log_status(self, report):
         """Log a status when it changes, and now and then while it stays."""

@@ -82,6 +82,10 @@ PARAMETERS = (
     Parameter('image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: '
               'sensor_msgs/CompressedImage on `image`/compressed',
               choices=('raw', 'compressed'), changes=START),
+    Parameter('outputs', '', 'an OK action also as: twist (geometry_msgs/TwistStamped on '
+              'owled/twist), ackermann (ackermann_msgs/AckermannDriveStamped on '
+              'owled/ackermann), autoware (autoware_control_msgs/Control on '
+              'owled/autoware_control); several separated by commas', changes=START),
     Parameter('base_frame', 'base_link', 'frame of the vehicle: that of the actions, and the one '
               "that the odometry's twist must be in", changes=CONFIGURE),
     Parameter('wheelbase', 2.7, 'm, axle to axle', 0.1, 20.0, changes=CONFIGURE),

@@ -18,6 +18,7 @@ ODOMETRY = _profile(50, ReliabilityPolicy.BEST_EFFORT)
 COMMAND = _profile(1, ReliabilityPolicy.RELIABLE)
 ACTION = _profile(1, ReliabilityPolicy.RELIABLE,
                   liveliness_lease_duration=Duration(seconds=LIVELINESS_LEASE))
+PLANNER_OUTPUT = _profile(1, ReliabilityPolicy.RELIABLE)
 EXPLANATION = _profile(10, ReliabilityPolicy.RELIABLE)
 INFO = _profile(1, ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 DEBUG_IMAGE = _profile(1, ReliabilityPolicy.BEST_EFFORT)

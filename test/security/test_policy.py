@@ -17,13 +17,14 @@ PATIENCE = 90.0  # s
 SETTLED = 2.0    # s without anything new in the graph
 # Each node in both of its ways: raw and compressed images.
 WAYS = {
-    'driving_node': (('image_transport:=raw',), ('image_transport:=compressed',
+    'driving_node': (('image_transport:=raw', 'outputs:=twist'), ('image_transport:=compressed',
                                                  'use_sim_time:=true')),
     'calibration_node': (('command_topic:=/command',), ('image_transport:=compressed',
                                                         'use_sim_time:=true')),
 }
-# Where the package bond is installed; from Jazzy on.
-OPTIONAL = {('publish', '/bond'), ('reply', '/driving_node/get_type_description'),
+# Where the packages of bond, ackermann_msgs and autoware_control_msgs are; from Jazzy on.
+OPTIONAL = {('publish', '/bond'), ('publish', '/owled/ackermann'),
+            ('publish', '/owled/autoware_control'), ('reply', '/driving_node/get_type_description'),
             ('reply', '/calibration_node/get_type_description')}
 
 
