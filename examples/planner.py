@@ -1,0 +1,127 @@
+"""
+A planner that follows /owled/action by the rules of SAFETY.md, and brakes by itself otherwise.
+
+    python3 examples/planner.py --ros-args -r odom:=/vehicle/odom -r cmd_vel:=/vehicle/cmd_vel
+
+It takes an action only if it is OK, in order, within its time and within the planner's own limits.
+Without one it brakes to a stop, with nothing but the vehicle's own odometry. An example to read and
+to start from: a planner knows of lanes, of maps and of other road users, this one does not.
+"""
+
+from dataclasses import dataclass
+
+from geometry_msgs.msg import TwistStamped
+from nav_msgs.msg import Odometry
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+
+from owled_ros.msg import DrivingAction
+
+PERIOD = 0.05           # s between two commands
+FASTEST = 8.0           # m/s; the limits are the planner's own, whatever owled/info says
+SPEEDING_UP = 1.5       # m/s^2
+BRAKING = 3.0           # m/s^2, with an action and without
+SHARPEST = 0.15         # 1/m
+MAX_ODOMETRY_AGE = 0.3  # s
+
+
+def seconds(stamp):
+    """Return a Time or a Duration in s."""
+    return stamp.sec + stamp.nanosec / 1e9
+
+
+@dataclass
+class Follower:
+    """What to do now, from the actions so far; times in s of the planner's own clock."""
+
+    action: DrivingAction | None = None
+    sequence: int | None = None
+    why: str = 'no action has come'
+
+    def take(self, action):
+        """Hear an action: keep it, or whatever else was kept is over."""
+        gap = self.sequence is not None and action.sequence != self.sequence + 1
+        self.sequence, self.action = action.sequence, None
+        if action.status != DrivingAction.OK:
+            self.why = action.reason or f'the status is {action.status}'
+        elif gap:
+            self.why = 'actions were lost on the way'
+        else:
+            self.action = action
+
+    def usable(self, now):
+        """Return the action to follow; None when there is none, and `why` tells."""
+        if self.action is None:
+            return None
+        age = now - seconds(self.action.header.stamp)
+        if not 0 <= age <= seconds(self.action.valid_for):
+            self.action, self.why = None, f'the last action is {age:.2f} s old'
+        return self.action
+
+    def command(self, now, speed, curvature):
+        """
+        Return speed [m/s] and curvature [1/m] to come to within PERIOD.
+
+        speed: that is driven now. curvature: that was commanded last, and is held while braking.
+        """
+        action = self.usable(now)
+        if action is None:
+            return max(speed - BRAKING * PERIOD, 0.0), curvature
+        wanted = min(max(action.target_speed, 0.0), FASTEST)
+        step = min(max(wanted - speed, -BRAKING * PERIOD), SPEEDING_UP * PERIOD)
+        return speed + step, min(max(action.curvature, -SHARPEST), SHARPEST)
+
+
+class Planner(Node):
+    """Hears actions and odometry, says what the vehicle is to do."""
+
+    def __init__(self):
+        super().__init__('planner')
+        self.follower = Follower()
+        self.odometry = None
+        self.curvature = 0.0
+        self.braking = None     # why, as it was logged
+        # More than one in the queue: of lost actions none was dropped here.
+        self.create_subscription(DrivingAction, 'owled/action', self.follower.take, 10)
+        self.create_subscription(Odometry, 'odom', self.hear_odometry, qos_profile_sensor_data)
+        self.commands = self.create_publisher(TwistStamped, 'cmd_vel', 1)
+        self.create_timer(PERIOD, self.drive)
+
+    def hear_odometry(self, odometry):
+        self.odometry = odometry
+
+    def drive(self):
+        now = self.get_clock().now()
+        if self.odometry is None or now.nanoseconds / 1e9 - seconds(
+                self.odometry.header.stamp) > MAX_ODOMETRY_AGE:
+            self.say('there is no odometry')
+            speed, self.curvature = 0.0, 0.0    # whoever carries this out brakes as it can
+        else:
+            speed, self.curvature = self.follower.command(
+                now.nanoseconds / 1e9, self.odometry.twist.twist.linear.x, self.curvature)
+            self.say(None if self.follower.action else self.follower.why)
+        command = TwistStamped()
+        command.header.stamp = now.to_msg()
+        command.header.frame_id = 'base_link'
+        command.twist.linear.x = speed
+        command.twist.angular.z = speed * self.curvature
+        self.commands.publish(command)
+
+    def say(self, why):
+        """Log when braking begins and when it ends."""
+        if (why is None) != (self.braking is None):
+            self.get_logger().warning(f'braking: {why}' if why else 'following owled again')
+        self.braking = why
+
+
+def main():
+    rclpy.init()
+    try:
+        rclpy.spin(Planner())
+    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
+        pass
+
+
+if __name__ == '__main__':
+    main()
