@@ -145,7 +145,7 @@ def text(found: dict) -> str:
 def plot(found: dict, path: Path) -> None:
     """Draw perplexity by sparsity for the rows of the main table, and OWL among its shuffles."""
     matplotlib.use('Agg')
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 4.6), width_ratios=(3, 2))
     _draw_methods(left, found)
     _draw_shuffles(right, found['shuffles'])
     figure.tight_layout()
@@ -163,7 +163,7 @@ def _draw_methods(axes, found: dict) -> None:
     best = [(float(bar['best_owl']['sparsity']), math.exp(bar['best_owl_loss']))
             for bar in found['bars']]
     lines['best OWL of the grid'] = best
-    for name, points in lines.items():
+    for name, points in sorted(lines.items(), key=lambda line: -max(line[1])[1]):
         axes.plot(*zip(*sorted(points)), marker='o', label=name,
                   linestyle='--' if name.startswith('best') else '-')
     axes.axhline(found['rows'][0]['perplexity'], color='grey', linewidth=1, label='dense')
@@ -171,7 +171,7 @@ def _draw_methods(axes, found: dict) -> None:
              xticks=sorted(BARS), title='SmolLM2-135M, pruned in one shot')
     axes.set_yticks(TICKS, TICKS)
     axes.minorticks_off()
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.01, 1.0))   # in their order
 
 
 def _draw_shuffles(axes, place: dict | None) -> None:
