@@ -267,7 +267,8 @@ def _stub(chain: Chain, hidden: torch.Tensor | None):
     def make(name, forward):
         def run(*args, **kwargs):
             if hidden is None:
-                result = torch.full_like(hidden_of(args, kwargs), torch.nan)
+                given = hidden_of(args, kwargs)
+                result = given.new_full((), torch.nan).expand_as(given)
             else:   # not a leaf of autograd itself, so that the model may change it in place
                 result = hidden * 1 if hidden.requires_grad else hidden
             return with_hidden(result, chain.tuple_size)

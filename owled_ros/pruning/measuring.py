@@ -15,6 +15,7 @@ from owled_ros.pruning.statistics import Collector, InputNorms, wanda_scores
 from owled_ros.pruning.streaming import StreamedModel
 from owled_ros.pruning.structure import ENTRY, Block, Chain, Projection
 
+SCORED = 1 << 17    # weights whose scores are made together: they stay in a core's cache
 ABLATED_WITH = 8    # samples: every block has a run of its own
 
 
@@ -125,15 +126,25 @@ def outlier_shares(subject: Subject, projections, collector) -> tuple[float, lis
     :return: over the block's projections together (D), and for each by itself
     """
     above = subject.settings.outlier_threshold
-    scores = [wanda_scores(subject.model.module.get_submodule(p.name).weight.data,
-                           collector.of(p).norms()) for p in projections]
-    sums = [s.sum(dtype=torch.float64) for s in scores]
+
+    def scores(projection):
+        weight = subject.model.module.get_submodule(projection.name).weight.data
+        norms = collector.of(projection).norms()
+        buffer = torch.empty_like(weight[:max(SCORED // projection.columns, 1)])
+        for rows in weight.split(len(buffer)):
+            yield wanda_scores(rows, norms, out=buffer[:len(rows)])
+
+    sums = [sum(part.sum(dtype=torch.float64) for part in scores(p)) for p in projections]
     count = sum(p.count for p in projections)
     mean = sum(sums) / count
-    together = sum(int((s > above * mean).sum()) for s in scores) / count
-    own = [int((s > above * total / s.numel()).sum()) / s.numel()
-           for s, total in zip(scores, sums)]
-    return together, own
+    together, own = 0, []
+    for projection, total in zip(projections, sums):
+        alone = 0
+        for part in scores(projection):
+            together += int(torch.count_nonzero(part > above * mean))
+            alone += int(torch.count_nonzero(part > above * total / projection.count))
+        own.append(alone / projection.count)
+    return together / count, own
 
 
 def measure_ablation(subject: Subject) -> dict[str, float]:

@@ -62,8 +62,11 @@ def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
     rows = scores.shape[0]
     index = torch.arange(rows, device=scores.device)
     quota = (index + 1) * count // rows - index * count // rows     # (rows,), sums to count
+    sizes = quota.unique().tolist()
+    if len(sizes) == 1 and sizes[0]:
+        return _lowest_of_rows(scores, sizes[0])
     mask = torch.zeros_like(scores, dtype=torch.bool)
-    for size in quota.unique().tolist():
+    for size in sizes:
         if size:
             chosen = quota == size
             mask[chosen] = _lowest_of_rows(scores[chosen], size)
@@ -74,7 +77,7 @@ def _lowest_of_rows(scores: torch.Tensor, size: int) -> torch.Tensor:
     """Choose the ``size`` lowest of every row: selecting takes half the time of sorting."""
     highest = scores.kthvalue(size, dim=1, keepdim=True).values
     mask = scores <= highest
-    tied = (mask.sum(1) > size).nonzero()[:, 0]
+    tied = (torch.count_nonzero(mask, 1) > size).nonzero()[:, 0]
     if len(tied):
         some, limit = scores[tied], highest[tied]
         below, equal = some < limit, some == limit

@@ -319,14 +319,12 @@ class _Run:
             if report:
                 self._load_pruned(block)
             elif block.name in self.chosen:
-                report = self._prune_block(calibration, chain, position, counts)
+                report = self._prune_block(calibration, chain, position, counts, outliers)
             if block is not self.chains[-1].blocks[-1]:     # nothing is measured behind it
                 calibration.advance(chain, position)
             pruned.advance(chain, position)
             if report:
                 report['output_error'] = self._difference(dense, pruned, chain, position)
-                for entry in (report, *report['projections']):
-                    entry['outlier_share'] = outliers.get(entry['name'], entry['outlier_share'])
                 self.steps.save(block.name, report)
                 reports.append(report)
         losses = {}
@@ -344,12 +342,19 @@ class _Run:
             weight = self._weight(projection)
             weight.data = stored.to(weight.device, weight.dtype)
 
-    def _prune_block(self, lane: Lane, chain: Chain, position: int, counts) -> dict:
-        """Prune a block and write it; return what is reported of it."""
+    def _prune_block(self, lane: Lane, chain: Chain, position: int, counts, outliers) -> dict:
+        """
+        Prune a block and write it; return what is reported of it.
+
+        :param outliers: shares by name, if they were measured already
+        """
         block = chain.at(position)
         projections = self.chosen[block.name]
         collector = self._statistics(lane, chain, position)
-        together, own = outlier_shares(self.subject, projections, collector)
+        if block.name in outliers:
+            together, own = outliers[block.name], [outliers[p.name] for p in projections]
+        else:
+            together, own = outlier_shares(self.subject, projections, collector)
         pruned = self._prune_projections(projections, collector, counts)
         entries = [{
             'name': projection.name, 'shape': [projection.rows, projection.columns],

@@ -92,9 +92,10 @@ class InputHessian(Statistic):
         return upper + upper.triu(1).T
 
 
-def wanda_scores(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+def wanda_scores(weight: torch.Tensor, norms: torch.Tensor,
+                 out: torch.Tensor | None = None) -> torch.Tensor:
     """Return |W_ij| * ||X_j||_2 (rows x columns) for input norms (columns,)."""
-    return weight.abs() * norms
+    return torch.abs(weight, out=out).mul_(norms)
 
 
 class Collector:
