@@ -181,6 +181,7 @@ def _draw_methods(axes, found: dict) -> None:
     best = [(float(bar['best_owl']['sparsity']), math.exp(bar['best_owl_loss']))
             for bar in found['bars']]
     lines['best OWL of the grid'] = best
+    axes.set_prop_cycle(color=pyplot.get_cmap('tab20').colors)      # one for each line
     for name, points in sorted(lines.items(), key=lambda line: -max(line[1])[1]):
         axes.plot(*zip(*sorted(points)), marker='o', label=name,
                   linestyle='--' if name.startswith('best') else '-')
