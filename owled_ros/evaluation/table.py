@@ -29,16 +29,15 @@ from owled_ros.scenes.expert import DEEDS, REASONS, drive
 from owled_ros.scenes.recording import WHEELBASE
 from owled_ros.scenes.render import render
 
-# name -> what it is in PruningSettings.
+# name -> what it is in PruningSettings. The others' statistics are taken as they were published.
 METHODS = {
     'magnitude': {'method': 'magnitude', 'allocation': 'uniform'},
     'random': {'method': 'random', 'allocation': 'uniform'},
-    'Wanda': {'method': 'wanda', 'allocation': 'uniform'},
-    'SparseGPT': {'method': 'sparsegpt', 'allocation': 'uniform'},
-    'OWL+Wanda': {'method': 'wanda', 'allocation': 'owl'},
-    'OWL+SparseGPT': {'method': 'sparsegpt', 'allocation': 'owl'},
-    # What the benchmark of perplexity found best among ours.
-    'ours': {'method': 'admm', 'allocation': 'fisher', 'statistics': 'dense'},
+    'Wanda': {'method': 'wanda', 'allocation': 'uniform', 'statistics': 'sequential'},
+    'SparseGPT': {'method': 'sparsegpt', 'allocation': 'uniform', 'statistics': 'sequential'},
+    'OWL+Wanda': {'method': 'wanda', 'allocation': 'owl', 'statistics': 'sequential'},
+    'OWL+SparseGPT': {'method': 'sparsegpt', 'allocation': 'owl', 'statistics': 'sequential'},
+    'ours': {},     # the default
 }
 OURS, DENSE = 'ours', 'dense'
 BITS = {'int8': 8, 'int4': 4}

@@ -10,8 +10,9 @@ import torch
 from owled_ros.driver.checkpoint import locate
 from owled_ros.evaluation.quantising import quantise, round_rows
 from owled_ros.evaluation.table import (
-    BITS, DENSE, OURS, Cell, Plan, Table, driving_samples, other_samples)
+    BITS, DENSE, METHODS, OURS, OWLS, Cell, Plan, Table, driving_samples, other_samples)
 from owled_ros.evaluation.table_report import write_table
+from owled_ros.pruning import PruningSettings
 
 PLAN = Plan(methods=('Wanda', OURS), sparsities=(0.5,), components=('both',), data=('driving',),
             seeds=(0,), samples=4, scenes=4, bar_scenes=5, closed_sparsities=(0.5,), drives=2,
@@ -74,6 +75,14 @@ def test_the_full_plan_has_what_was_asked_for():
     assert Cell('magnitude', 0.3, 'language', 'other') not in cells  # needs no data
     assert Cell(OURS, 0.5, 'both', 'driving', 2) in cells
     assert Plan().scenes_of(Cell(OURS, 0.5)) == Plan().scenes_of(Cell(DENSE)) == 2000
+
+
+def test_others_are_as_published_and_ours_is_the_default():
+    settings = {name: PruningSettings(**values) for name, values in METHODS.items()}
+    assert settings.pop(OURS) == PruningSettings()
+    assert {name for name, chosen in settings.items()
+            if chosen.statistics == 'sequential'} == {'Wanda', 'SparseGPT', *OWLS}
+    assert all(settings[name].allocation == 'owl' for name in OWLS)
 
 
 def test_other_data_is_not_driving():
