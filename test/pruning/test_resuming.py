@@ -193,13 +193,14 @@ def test_companions_are_copied_again(samples, tmp_path, monkeypatch, save_llava)
 
 
 @pytest.mark.parametrize('settings, owner, name, full', [
-    (SETTINGS, shards.Shards, 'write', no_space),
-    (SETTINGS, stash, 'save_file', no_space_for_safetensors),
+    (SEQUENTIAL, shards.Shards, 'write', no_space),
+    (SEQUENTIAL, stash, 'save_file', no_space_for_safetensors),
     (SETTINGS, archive, 'save_file', no_space_for_safetensors),
     (SETTINGS, shards.shutil, 'copyfile', no_space),
 ])
-def test_a_full_disk_loses_nothing(llava_dir, samples, undisturbed, undisturbed_sequential, tmp_path,
-                                   monkeypatch, settings, owner, name, full):
+def test_a_full_disk_loses_nothing(
+        llava_dir, samples, undisturbed, undisturbed_sequential, tmp_path, monkeypatch, settings,
+        owner, name, full):
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, full)
         with pytest.raises(UserError, match='No space left.*run it again'):
