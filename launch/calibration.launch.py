@@ -32,7 +32,7 @@ PARAMETERS = {
     'allocation': (str, 'how blocks share the budget'),
     'statistics': (str, 'dense (faster) or sequential (in the model as it is pruned)'),
     'pattern': (str, 'unstructured, or n:m as in 2:4'),
-    'components': (str, 'vision, projector, language, several with commas, both or all'),
+    'components': (str, 'vision, projector, language, head, several with commas, both or all'),
     'component_sparsity': (str, 'a budget of its own for a component, as in vision=0.3'),
     'joint': (bool, 'whether the blocks of all components share one budget'),
     'include': (str, 'regular expression of the projections to prune'),

@@ -109,7 +109,7 @@ def calibrate_live(request, pairs, progress=print):
 
 def check_texts_reach(request, model_dir):
     """Raise UserError where texts alone are to prune what only images go through."""
-    blind = set(request.pruning.pruned_components) - {'language'}
+    blind = set(request.pruning.pruned_components) - {'language', 'head'}
     if blind and getattr(load_processor(model_dir), 'image_processor', None) is not None:
         raise UserError(f'texts do not reach the {" and the ".join(sorted(blind))} of the model '
                         f'in {model_dir}; give images or bags too, or choose the components '

@@ -62,8 +62,8 @@ PARAMETERS = {
     'statistics': ('dense', 'of the inputs, dense: in the dense model; sequential: in the model '
                    'as it is pruned, two passes more'),
     'pattern': ('unstructured', 'unstructured, or n:m to keep n of m neighbours, as in 2:4'),
-    'components': ('both', 'what is pruned: vision, projector, language, several of them '
-                   'separated by commas, both (vision,language) or all'),
+    'components': ('both', 'what is pruned: vision, projector, language, head, several of them '
+                   'separated by commas, both (vision,language) or all (the projector too)'),
     'component_sparsity': ('', 'a budget of its own for a component, as in vision=0.3; several '
                            'separated by commas; empty: sparsity for each'),
     'joint': (False, 'whether the blocks of all components share one budget'),

@@ -185,8 +185,8 @@ def add_pruning(parser):
     add('statistics', str, 'dense', 'of the inputs, dense: in the dense model; sequential: in the '
         'model as it is pruned, two passes more')
     add('pattern', str, 'unstructured', 'unstructured, or n:m to keep n of m neighbours')
-    add('components', str, 'both', 'vision, projector, language, several of them separated by '
-        'commas, both (vision,language), or all')
+    add('components', str, 'both', 'vision, projector, language, head, several of them with '
+        'commas, both (vision,language), or all (the projector too)')
     add('component-sparsity', str, [], 'a budget of its own for a component, as '
         'in vision=0.3; may be given again', action='append', metavar='COMPONENT=SHARE')
     parser.add_argument('--joint', action='store_true',

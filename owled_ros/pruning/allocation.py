@@ -14,6 +14,7 @@ from owled_ros.errors import UserError
 from owled_ros.pruning.alphapruning import measure_alpha
 from owled_ros.pruning.fisher import fisher, fisher_passes, measure_fisher
 from owled_ros.pruning.measuring import ablation_passes, measure_ablation, measure_outliers
+from owled_ros.pruning.structure import OUTSIDE
 
 HIGHEST = 0.99  # no block is pruned beyond this
 
@@ -43,8 +44,8 @@ class Allocation:
     :param by_projection: it is projections that get a share each, not blocks
     :param runs: measuring takes all samples through the model
     :param passes: (subject) -> how many forward passes of all samples that takes as long as
-    :param compares_projector: the projector's projections are among those that are compared;
-        else all of it gets the sparsity asked for
+    :param compares_outside: projections of projector and output head are among those that are
+        compared; else all of these get the sparsity asked for
     """
 
     sparsities: Callable
@@ -52,7 +53,7 @@ class Allocation:
     by_projection: bool = False
     runs: bool = True
     passes: Callable = lambda subject: 1.0
-    compares_projector: bool = False
+    compares_outside: bool = False
 
 
 def uniform(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
@@ -103,7 +104,7 @@ def rising(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
 
 
 ALLOCATIONS = {
-    'fisher': Allocation(fisher, measure_fisher, by_projection=True, compares_projector=True,
+    'fisher': Allocation(fisher, measure_fisher, by_projection=True, compares_outside=True,
                          passes=fisher_passes),
     'owl': Allocation(owl, measure_outliers),
     'owl-projection': Allocation(owl, measure_outliers, by_projection=True),
@@ -126,7 +127,7 @@ def allocate(shares: Sequence[Share], settings) -> list[float]:
     """
     allocation = ALLOCATIONS[settings.allocation]
     compared = [i for i, share in enumerate(shares)
-                if share.component != 'projector' or allocation.compares_projector]
+                if share.component not in OUTSIDE or allocation.compares_outside]
     budgets = [None] if settings.joint else dict.fromkeys(shares[i].component for i in compared)
     result = [settings.sparsity_of(share.component) for share in shares]
     for component in budgets if compared else ():

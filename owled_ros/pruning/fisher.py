@@ -35,15 +35,14 @@ def measure_fisher(subject: Subject) -> dict[str, list[int]]:
     for chain, position, _ in walk(replace(subject, chains=everything), 'forward through'):
         advance_and_collect(subject, lane, chain, position)
     backward = _Backward(subject, lane)
-    backward.through_head()
+    histograms = backward.through_head()
     sought = sum(len(projections) for projections in subject.chosen.values())
-    histograms = {}
     for number in reversed(range(len(everything))):
+        if len(histograms) == sought:   # nothing below is going to be pruned
+            backward.leave(everything[:number + 1])
+            break
         histograms |= backward.through_chain(number)
         histograms |= backward.through_glue(number)
-        if len(histograms) == sought:   # nothing below is going to be pruned
-            backward.leave(everything[:number])
-            break
     lane.close()
     return histograms
 
@@ -56,15 +55,24 @@ class _Backward:
         self._lane = lane
         self._stash = subject.stash
 
-    def through_head(self) -> None:
-        """Bring every sample's loss to the block outputs that the head reads."""
+    def through_head(self) -> dict[str, list[int]]:
+        """
+        Bring every sample's loss to the block outputs that the head reads.
+
+        :return: the histograms of the head's projections
+        """
+        chosen, weights, squares = self._sought(self._subject.chains[-1].exit)
         for index in range(len(self._lane.samples)):
             leaves = self._tap_leaves(index, self._subject.chains)
             parts = self._lane.predicted(index)
+            gradients = [None] * len(weights)
             for places in parts:
                 with torch.enable_grad():
                     loss = self._lane.loss(index, places, leaves) / sum(map(len, parts))
-                self._push(index, leaves, [loss], None)
+                found = self._push(index, leaves, [loss], None, weights)
+                gradients = [_sum(one, other) for one, other in zip(gradients, found)]
+            _add_squares(squares, gradients)
+        return self._histograms(chosen, weights, squares)
 
     def through_chain(self, number: int) -> dict[str, list[int]]:
         """Go down a chain block by block; return the histograms of its projections."""
@@ -105,8 +113,6 @@ class _Backward:
                 _add_squares(squares, self._push(
                     index, leaves, *map(list, zip(*pairs)), weights))
             self._stash.drop(key)
-        for weight in weights:
-            weight.requires_grad_(False)    # it stays in memory
         return self._histograms(chosen, weights, squares)
 
     def leave(self, chains: list[Chain]) -> None:
@@ -148,6 +154,8 @@ class _Backward:
         return chosen, weights, [torch.zeros_like(weight) for weight in weights]
 
     def _histograms(self, chosen, weights, squares) -> dict[str, list[int]]:
+        for weight in weights:
+            weight.requires_grad_(False)    # outside of blocks it stays in memory
         processes = self._subject.processes
         count, = processes.sum_numbers(len(self._lane.samples))
         return {p.name: histogram(weight.detach().square() * processes.sum(square) / count)

@@ -7,7 +7,7 @@ import torch
 
 from owled_ros.pruning.shards import hash_weights
 from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import Block, Projection, possible_blocks
+from owled_ros.pruning.structure import OUTSIDE, Block, Projection, possible_blocks
 
 
 def inspect_model(directory: Path) -> dict:
@@ -15,7 +15,8 @@ def inspect_model(directory: Path) -> dict:
     Count weights and zeros of a model's blocks, reading one weight at a time.
 
     Nothing is run, so a list of modules counts as blocks by its looks alone, and the last list
-    is taken for the language model. A projector is counted where ``owled.json`` tells of it.
+    is taken for the language model. A projector or an output head is counted where ``owled.json``
+    tells of it.
 
     :param directory: a directory that transformers loads, with safetensors weights
     :return: directory, hash, bytes, parameters, and blocks: name, component, weights, zeros
@@ -23,7 +24,7 @@ def inspect_model(directory: Path) -> dict:
     """
     model = StreamedModel(Path(directory), torch.device('cpu'))
     blocks = []
-    for block in possible_blocks(model) + _pruned_projectors(Path(directory)):
+    for block in possible_blocks(model) + _pruned_outside(Path(directory)):
         zeros = sum(int((model.read(projection.weight) == 0).sum())
                     for projection in block.projections)
         blocks.append({'name': block.name, 'component': block.component,
@@ -36,11 +37,11 @@ def inspect_model(directory: Path) -> dict:
     }
 
 
-def _pruned_projectors(directory: Path) -> list[Block]:
+def _pruned_outside(directory: Path) -> list[Block]:
     try:
         record = json.loads((directory / 'owled.json').read_text())
-        return [Block(block['name'], 'projector', tuple(
+        return [Block(block['name'], block['component'], tuple(
             Projection(p['name'], *p['shape']) for p in block['projections']))
-            for block in record['blocks'] if block['component'] == 'projector']
+            for block in record['blocks'] if block['component'] in OUTSIDE]
     except (OSError, ValueError, KeyError, TypeError):
         return []   # not a model of ours

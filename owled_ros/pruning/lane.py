@@ -51,9 +51,14 @@ class Lane:
                 self._stash.put((self.name, 'call', index), call)
 
     def advance(self, chain: Chain, position: int) -> None:
-        """Take every sample through one block, whose weights must be loaded, or the entry."""
+        """
+        Take every sample through one block, whose weights must be loaded, or the entry.
+
+        Behind the last block nothing is kept of a sample: ``losses`` goes through the exit.
+        """
         if position == ENTRY:
             self.enter(chain)
+        if position in (ENTRY, chain.end):
             return
         for index in self.present():
             hidden = self._step(index, chain, position)
@@ -63,7 +68,7 @@ class Lane:
 
     def observe(self, chain: Chain, position: int, collector: Collector) -> None:
         """
-        Run every sample through one block, or the entry, without taking it on.
+        Run every sample through one block, the entry or the exit, without taking it on.
 
         After the first sample the projection that came last is not computed any more: nothing
         that is observed depends on what it puts out.
@@ -72,6 +77,8 @@ class Lane:
             if position == ENTRY:
                 for index in range(len(self.samples)):
                     self.run_to_root(index, chain)
+            elif position == chain.end:
+                self.losses()
             else:
                 unread = {}
                 for index in self.present():
@@ -97,7 +104,8 @@ class Lane:
         """Return the places of a sample's tokens that should predict the next, some at a time."""
         labels = labels_of(self.samples[index], self._model.module.config)[0, 1:]
         places = (labels != -100).nonzero().flatten()
-        return [part for part in places.split(LOGITS) if len(part)]
+        size = LOGITS if self._model.picks_tokens else max(len(places), 1)
+        return [part for part in places.split(size) if len(part)]
 
     def loss(self, index: int, places: torch.Tensor, outputs: dict | None = None) -> torch.Tensor:
         """

@@ -13,7 +13,7 @@ from owled_ros.pruning.progress import Forecast
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector, InputNorms, wanda_scores
 from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import ENTRY, Block, Chain, Projection
+from owled_ros.pruning.structure import Block, Chain, Projection
 
 SCORED = 1 << 17    # weights whose scores are made together: they stay in a core's cache
 ABLATED_WITH = 8    # samples: every block has a run of its own
@@ -65,29 +65,29 @@ def walk(subject: Subject, what: str, passes: float = 1.0):
     Lanes have to be advanced by the caller, at the entry of each chain too.
 
     :param passes: that it takes as long as, of all samples, for the time left
-    :return: yields chain, position in it (``ENTRY`` first), and block
+    :return: yields chain, position in it (``ENTRY`` first, ``end`` last), and block
     """
     steps = [(chain, *step) for chain in subject.chains for step in chain.steps()]
-    told = [block.name for _, position, block in steps
-            if position != ENTRY or block.name in subject.chosen]
+    told = [block.name for chain, _, block in steps
+            if block in chain.blocks or block.name in subject.chosen]
     for chain, position, block in steps:
         if block.name in told:
             subject.begin(f'{what} {block.component} block {block.name} '
                           f'({told.index(block.name) + 1}/{len(told)})')
-        if position == ENTRY:
-            yield chain, position, block
-            _restore_entries(subject)
-        else:
+        if block in chain.blocks:
             subject.model.load(block.name)
             yield chain, position, block
             subject.model.release(block.name)
             subject.end(block, passes)
+        else:
+            yield chain, position, block
+            _restore_outside(subject)
 
 
-def _restore_entries(subject: Subject) -> None:
-    """Load the dense weights between chains again: they stay in memory, and may be pruned now."""
-    for chain in subject.chains:
-        for projection in subject.chosen.get(chain.entry.name, ()):
+def _restore_outside(subject: Subject) -> None:
+    """Load the dense weights outside of blocks again: they stay in memory, and may be pruned."""
+    for block in (block for chain in subject.chains for block in (chain.entry, chain.exit)):
+        for projection in subject.chosen.get(block.name, ()):
             subject.model.load(projection.name)
 
 
@@ -96,7 +96,10 @@ def advance_and_collect(subject: Subject, lane: Lane, chain: Chain, position: in
     block = chain.at(position)
     projections = subject.chosen.get(block.name, ())
     statistic = subject.archive.statistic if subject.archive else InputNorms
-    with Collector(subject.model.module, projections, statistic) as collector:
+    collector = Collector(subject.model.module, projections, statistic)
+    if projections and position == chain.end:
+        lane.observe(chain, position, collector)
+    with collector:
         lane.advance(chain, position)
     collector.add_up(subject.processes)
     if subject.archive and projections and subject.processes.is_first:
@@ -159,7 +162,7 @@ def measure_ablation(subject: Subject) -> dict[str, float]:
     lanes = [dense]
     for chain, position, block in walk(subject, 'ablating', ablation_passes(subject)):
         ablated = None
-        if block.name in subject.chosen and position != ENTRY:
+        if block.name in subject.chosen and block in chain.blocks:
             ablated = dense.fork(block.name, subject.ablated_with())
         collector = advance_and_collect(subject, dense, chain, position)
         for lane in lanes[1:]:

@@ -7,7 +7,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-COMPONENTS = {'vision': 'Vision encoder', 'projector': 'Projector', 'language': 'Language model'}
+from owled_ros.pruning.structure import OUTSIDE
+
+COMPONENTS = {'vision': 'Vision encoder', 'projector': 'Projector', 'language': 'Language model',
+              'head': 'Output head'}
 INK, BAR, LINE, PALE = '#222222', '#9db8d2', '#c0392b', '#d8dde2'
 COLORS = {'hard braking': '#8e1b10', 'braking': '#e08a1e', 'steady': '#5a7fa3',
           'speeding up': '#3d8b4f'}
@@ -19,10 +22,10 @@ def draw_blocks(record: dict) -> bytes | None:
     """
     Draw outlier share, sparsity and output error of every block, encoder beside language model.
 
-    :return: a PNG; None when there are no blocks, only a projector
+    :return: a PNG; None when there are no blocks, only a projector or a head
     """
     groups = {name: blocks for name, blocks in by_component(record).items()
-              if name != 'projector'}
+              if name not in OUTSIDE}
     if not groups:
         return None
     figure = Figure(figsize=(4.6 * len(groups) + 0.6, 7.2), layout='constrained')

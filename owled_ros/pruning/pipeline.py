@@ -209,6 +209,10 @@ class _Run:
                 f'There is nothing to prune in {self.model.directory}: the components '
                 f'{self.settings.components!r} and the expressions leave no projection.')
         found = {block.component for block in self._blocks() if block.name in chosen}
+        if 'head' in self.settings.pruned_components and 'head' not in found:
+            raise UserError(f'The output head of {self.model.directory} cannot be pruned: it is '
+                            'tied to the embeddings, or no linear layer, or is excluded. Leave '
+                            'the component head away.')
         for component in self.settings.component_sparsity:
             if component not in found:
                 raise UserError(f'The {component} of {self.model.directory} has nothing to prune, '
@@ -309,10 +313,11 @@ class _Run:
         dense = Lane('dense', self.model, self.chains, self.held_out, self.stash)
         pruned = Lane('pruned', self.model, self.chains, self.held_out, self.stash)
         reports = []
-        passed = []     # entries: what is in them runs again on the way to later chains
+        passed = []     # outside of blocks: runs again on the way to later chains and the loss
+        last, measured = list(self.chosen)[-1], False
         for chain, position, block in walk(self.subject, 'pruning', self._passes()[1]):
             dense.advance(chain, position)
-            if position == ENTRY:
+            if block not in chain.blocks:
                 self._load_pruned(*passed)
                 passed.append(block)
             report = self.steps.load(block.name)
@@ -320,7 +325,8 @@ class _Run:
                 self._load_pruned(block)
             elif block.name in self.chosen:
                 report = self._prune_block(calibration, chain, position, counts, outliers)
-            if block is not self.chains[-1].blocks[-1]:     # nothing is measured behind it
+            measured = measured or block.name == last   # nothing more is, behind it
+            if not measured:
                 calibration.advance(chain, position)
             pruned.advance(chain, position)
             if report:
@@ -397,8 +403,10 @@ class _Run:
         """
         Return the relative error of hidden states, over the first samples that have some.
 
-        At a chain's entry these are what its first block is given.
+        At a chain's entry these are what its first block is given; at its exit there are none.
         """
+        if position == chain.end:
+            return None
         errors, sizes = 0.0, 0.0
         for index in range(self.compared):
             expected, found = (lane.given(index, chain) if position == ENTRY

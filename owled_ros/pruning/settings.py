@@ -9,8 +9,8 @@ from owled_ros.pruning.allocation import ALLOCATIONS, HIGHEST
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import parse_pattern
 
-COMPONENTS = ('vision', 'projector', 'language')
-GROUPS = {'both': ('vision', 'language'), 'all': COMPONENTS}
+COMPONENTS = ('vision', 'projector', 'language', 'head')
+GROUPS = {'both': ('vision', 'language'), 'all': ('vision', 'projector', 'language')}
 STATISTICS = ('sequential', 'dense')
 
 
@@ -23,8 +23,9 @@ class PruningSettings:
     :param method: which weights go, a name in ``methods.METHODS``
     :param allocation: how the budget is shared among blocks, a name in
         ``allocation.ALLOCATIONS``
-    :param components: 'vision', 'projector', 'language', or several of them separated by commas;
-        'both' is the vision encoder and the language model, 'all' the projector too
+    :param components: 'vision', 'projector', 'language', 'head' (the output head), or several of
+        them separated by commas; 'both' is the vision encoder and the language model, 'all' the
+        projector too
     :param component_sparsity: a budget of its own for a component, ``{'vision': 0.3}``; the
         others get ``sparsity``
     :param joint: share one budget among all components, instead of the same one each

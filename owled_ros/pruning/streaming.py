@@ -79,6 +79,11 @@ class StreamedModel:
                             'values: the model is damaged, get it again.')
         return values
 
+    @property
+    def picks_tokens(self) -> bool:
+        """Whether the model can be told of which tokens the logits are wanted."""
+        return 'logits_to_keep' in inspect.signature(type(self.module).forward).parameters
+
     def logits(self, inputs: dict, places: torch.Tensor) -> torch.Tensor:
         """
         Return the logits (places x vocabulary) of some tokens of one sample.
@@ -88,9 +93,7 @@ class StreamedModel:
         :param inputs: the model's inputs, by name
         :param places: of the tokens, in the sample
         """
-        wanted = {}
-        if 'logits_to_keep' in inspect.signature(type(self.module).forward).parameters:
-            wanted['logits_to_keep'] = places.to(self.device)
+        wanted = {'logits_to_keep': places.to(self.device)} if self.picks_tokens else {}
         logits = self.module(**inputs, use_cache=False, **wanted).logits[0]
         return logits if wanted else logits[places]
 

@@ -6,7 +6,8 @@ that the model calls one after the other, each fed with what the one before it r
 seen by watching one sample go through. A chain's modules are the blocks, the linear layers in
 them the projections. The chain that runs last is the language model, those before it see. What
 lies between (the projector, also called merger or connector) is the linear layers that read what
-a chain put out, and that a later chain reads.
+a chain put out, and that a later chain reads; the output head, those that read what the last chain
+put out, and that the model's result is made of.
 """
 
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from owled_ros.pruning.replay import hidden_from, hidden_of, replaced, with_hidd
 from owled_ros.pruning.streaming import StreamedModel
 
 ENTRY = -1  # the position of what lies before a chain's first block
+OUTSIDE = ('projector', 'head')     # components that lie outside of the chains' blocks
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Block:
-    """One module of a chain, or what lies before a chain, with all linear layers in it."""
+    """One module of a chain, or what lies before or behind one, with all linear layers in it."""
 
     name: str
     component: str
@@ -64,6 +66,7 @@ class Chain:
     :param root: the module whose forward calls the blocks
     :param blocks: in the order in which they run
     :param entry: the linear layers on the way to the first block from the chains before
+    :param exit: those on the way from the last chain to the result; none of other chains
     :param taps: indices of the blocks whose output is read by more than the next block; the last
         is always one, others where features of several depths are used
     :param tuple_size: a block returns a tuple of this size, or a bare tensor when it is 0
@@ -75,16 +78,23 @@ class Chain:
     taps: tuple[int, ...]
     tuple_size: int
     entry: Block
+    exit: Block
+
+    @property
+    def end(self) -> int:
+        """The position of what lies behind the last block."""
+        return len(self.blocks)
 
     def steps(self) -> list[tuple[int, Block]]:
-        """Return position and block of all that is gone through, the entry first."""
-        return [(ENTRY, self.entry), *enumerate(self.blocks)]
+        """Return position and block of all that is gone through, entry first and exit last."""
+        return [(ENTRY, self.entry), *enumerate((*self.blocks, self.exit))]
 
     def at(self, position: int) -> Block:
-        """Return the block at a position; the entry at ``ENTRY``."""
-        return self.entry if position == ENTRY else self.blocks[position]
+        """Return the block at a position; the entry at ``ENTRY``, the exit at ``end``."""
+        return dict(self.steps())[position]
 
 
+@torch.enable_grad()     # the caller may have switched it off
 def find_chains(model: StreamedModel, sample: dict) -> list[Chain]:
     """
     Find the chains of a model by watching a sample go through it.
@@ -147,22 +157,23 @@ def _chain(model: StreamedModel, passage: '_Passage', names: list[str], number: 
     name = names[number]
     component = 'language' if name == names[-1] else 'vision'
     blocks = tuple(_block(model, block, component) for block in passage.lists[name])
-    entry = _entry(model, passage.on_the_way(names, number))
+    entry = _outside(model, 'projector', passage.on_the_way(names, number))
+    behind = passage.on_the_way(names, len(names)) if name == names[-1] else []
     return Chain(component, passage.root(name), blocks, passage.taps(name),
-                 passage.tuple_size[name], entry)
+                 passage.tuple_size[name], entry, _outside(model, 'head', behind))
 
 
-def _entry(model: StreamedModel, names: list[str]) -> Block:
+def _outside(model: StreamedModel, component: str, names: list[str]) -> Block:
     """Return linear layers as a block, named after the innermost module that holds them all."""
     if not names:
-        return Block('', 'projector', ())
+        return Block('', component, ())
     parents = [name.split('.')[:-1] for name in names]
     common = []
     for parts in zip(*parents):
         if len(set(parts)) > 1:
             break
         common.append(parts[0])
-    return Block('.'.join(common) or 'projector', 'projector', tuple(
+    return Block('.'.join(common) or component, component, tuple(
         _projection(name, model.module.get_submodule(name)) for name in names))
 
 
@@ -219,14 +230,19 @@ class _Passage:
         return tuple(index for index, block in enumerate(mine) if block in read)
 
     def on_the_way(self, names: list[str], number: int) -> list[str]:
-        """Return the linear layers between the chains before one and the root of this one."""
+        """
+        Return the linear layers between the chains before one and the root of this one.
+
+        :param number: of this one; when there are not so many, the result takes its place
+        """
         before = [block for name in names[:number] for block in self.lists[name]]
         given = self._given(but=before)
-        roots = [self.root(name) for name in names[:number + 1]]
+        passed = [self.root(name) for name in names[:number]]
+        ahead = {self.root(name) for name in names[number:number + 1]}
         found = []
         for name, calls in self.linears.items():
             mine = [(read, made) for read, made, entered in calls
-                    if roots[-1] not in entered and entered.issuperset(roots[:-1])]
+                    if entered.issuperset(passed) and not entered & ahead]
             if self._reads([read for read, _ in mine], before) and \
                     _sources(given, dict(enumerate(made for _, made in mine))):
                 found.append(name)
@@ -292,8 +308,7 @@ def _watch(model: StreamedModel, lists: dict[str, list[str]], sample: dict) -> _
                                passage.tuple_size[name])
         return run
 
-    with torch.enable_grad(), replaced(model.module, dict.fromkeys(owner, cut)), \
-            _counting(model.module, passage):
+    with replaced(model.module, dict.fromkeys(owner, cut)), _counting(model.module, passage):
         passage.result = model.logits(sample, torch.tensor([0]))
     return passage
 

@@ -18,7 +18,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def tiny_llava_config(*, vision_layers=3, language_layers=3) -> LlavaConfig:
+def tiny_llava_config(*, vision_layers=3, language_layers=3,
+                      tie_word_embeddings=False) -> LlavaConfig:
     vision = SiglipVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=vision_layers,
         num_attention_heads=4, image_size=32, patch_size=8, vision_use_head=False)
@@ -28,7 +29,7 @@ def tiny_llava_config(*, vision_layers=3, language_layers=3) -> LlavaConfig:
     return LlavaConfig(
         vision_config=vision, text_config=text, image_token_index=IMAGE_TOKEN,
         vision_feature_layer=-1, vision_feature_select_strategy='full',
-        image_seq_length=PATCHES)
+        image_seq_length=PATCHES, tie_word_embeddings=tie_word_embeddings)
 
 
 def save_tiny_llava(directory, *, dtype=torch.float32, **layers):

@@ -79,7 +79,8 @@ def reference(model_dir, samples, sparsities, *, sequential=True):
 
 def masks(model):
     return {name: parameter == 0 for name, parameter in model.named_parameters()
-            if ('.layers.' in name or 'projector' in name) and parameter.dim() == 2}
+            if any(part in name for part in ('.layers.', 'projector', 'lm_head'))
+            and parameter.dim() == 2}
 
 
 def agreement(one, other):
@@ -190,6 +191,10 @@ def test_the_reported_losses_are_those_of_the_models(llava_dir, pruned, samples)
     {'sparsity': 0.7, 'components': 'all', 'component_sparsity': {'projector': 0.2}},
     {'sparsity': 0.6, 'method': 'sparsegpt', 'allocation': 'ablation', 'statistics': 'dense'},
     {'sparsity': 0.6, 'components': 'all', 'joint': True, 'allocation': 'fisher'},
+    {'sparsity': 0.4, 'components': 'head'},
+    {'sparsity': 0.6, 'components': 'all,head', 'joint': True, 'allocation': 'fisher'},
+    {**OWL, 'sparsity': 0.6, 'components': 'both,head', 'component_sparsity': {'head': 0.2}},
+    {'sparsity': 0.5, 'components': 'both,head', 'allocation': 'ablation'},
 ])
 def test_the_budget_is_exact(llava_dir, samples, tmp_path, settings):
     record = run(llava_dir, samples, tmp_path / 'out', **settings)
@@ -215,6 +220,46 @@ def test_a_pruned_projector_is_inspected_too(llava_dir, samples, tmp_path):
     assert found['projector']['weights'] == record['sparsity']['prunable_weights']
     assert found['language']['zeros'] == found['vision']['zeros'] == 0
     assert 'projector' not in {b['component'] for b in inspect_model(llava_dir)['blocks']}
+
+
+@pytest.mark.parametrize('statistics', ['dense', 'sequential'])
+@torch.no_grad()
+def test_the_head_is_pruned_when_asked(llava_dir, samples, tmp_path, statistics):
+    record = run(llava_dir, samples, tmp_path / 'out', components='both,head',
+                 statistics=statistics, **WANDA)
+    pruned, dense = load(tmp_path / 'out'), load(llava_dir)
+    behind = pruned if statistics == 'sequential' else dense
+    squares = 0
+    for sample in samples:      # its inputs at the places that predict a token
+        hidden = behind.model(**sample).last_hidden_state[0, :-1]
+        predicts = sample['input_ids'][0, 1:] != 99
+        squares = squares + hidden[predicts].double().square().sum(0)
+    scores = dense.lm_head.weight.abs() * squares.sqrt().float()
+    half = scores.shape[1] // 2
+    gone = torch.zeros_like(scores, dtype=torch.bool).scatter_(
+        1, scores.argsort(dim=1, stable=True)[:, :half], True)
+    assert agreement({'': pruned.lm_head.weight == 0}, {'': gone}) == 1.0
+    losses = [sum(loss(model, sample) for sample in interleave(samples)[:4])
+              for model in (dense, pruned)]
+    tokens = record['loss']['tokens']
+    assert record['loss']['dense'] == pytest.approx(losses[0].item() / tokens, rel=1e-4)
+    assert record['loss']['pruned'] == pytest.approx(losses[1].item() / tokens, rel=1e-4)
+    assert record['blocks'][-1]['component'] == 'head'
+    found = {b['component']: b for b in inspect_model(tmp_path / 'out')['blocks']}
+    assert found['head']['zeros'] == record['blocks'][-1]['pruned'] == 100 * 24
+
+
+def loss(model, sample):
+    labels = sample['input_ids'][0].clone()
+    labels[labels == 99] = -100
+    return torch.nn.functional.cross_entropy(
+        model(**sample).logits[0, :-1], labels[1:], ignore_index=-100, reduction='sum')
+
+
+def test_a_head_that_is_tied_is_refused(samples, tmp_path, save_llava):
+    save_llava(tmp_path / 'model', tie_word_embeddings=True)
+    refused('output head of .* tied to the embeddings', tmp_path / 'model', samples,
+            tmp_path / 'out', components='both,head')
 
 
 def test_what_is_left_out_stays_as_it_was(llava_dir, samples, tmp_path):
