@@ -177,9 +177,10 @@ def make_peer_environment(directory: Path) -> str:
 
 # -- time -----------------------------------------------------------------------------------------
 
-def measure_times(bench: Bench, samples: int, tokens: int, repetitions: int) -> list[dict]:
-    """Return a row for every run of ``TIMES``; the runs take turns."""
-    runs = list(dict.fromkeys(run for _, ours, theirs, _ in TIMES for run in (ours, theirs)))
+def measure_times(bench: Bench, samples: int, tokens: int, repetitions: int,
+                  comparisons=TIMES) -> list[dict]:
+    """Return a row for every run of the comparisons; the runs take turns."""
+    runs = list(dict.fromkeys(run for _, ours, theirs, _ in comparisons for run in (ours, theirs)))
     found = {run: [] for run in runs}
     for repetition in range(repetitions):
         for run in runs if repetition % 2 == 0 else reversed(runs):
@@ -199,10 +200,10 @@ def _spread(several: Sequence[dict], name: str) -> dict:
 # -- memory ---------------------------------------------------------------------------------------
 
 def measure_memory(bench: Bench, samples: int, tokens: int, products: str,
-                   blocks: int | None) -> list[dict]:
-    """Return a row for every run of ``MEMORIES``."""
+                   blocks: int | None, comparisons=MEMORIES) -> list[dict]:
+    """Return a row for every run of the comparisons."""
     rows = []
-    runs = dict.fromkeys(run for _, ours, theirs, _ in MEMORIES for run in (ours, theirs))
+    runs = dict.fromkeys(run for _, ours, theirs, _ in comparisons for run in (ours, theirs))
     for run in runs:
         left_after = None if run.side == 'owled_ros' else blocks
         found = bench.measure(run, 0, samples, tokens, products=products,
@@ -242,12 +243,12 @@ def output_errors(dense: Path, pruned: dict[Run, Path]) -> dict[Run, float]:
             for run, directory in pruned.items()}
 
 
-def compare_outputs(bench: Bench, rows: list[dict]) -> None:
+def compare_outputs(bench: Bench, rows: list[dict], comparisons=TIMES) -> None:
     """Add to the rows of ``measure_times`` how near the models are to each other and to dense."""
     runs = {_run_of(row): row for row in rows}
     for run, error in output_errors(bench.model, {r: bench.output(r) for r in runs}).items():
         runs[run]['output_error'] = round(error, 5)
-    for _, ours, theirs, _ in TIMES:
+    for _, ours, theirs, _ in comparisons:
         agreement = masks_agree(bench.output(ours), bench.output(theirs))
         runs[ours]['same_mask_as'] = {theirs.name: round(agreement, 5)}
 
@@ -255,14 +256,27 @@ def compare_outputs(bench: Bench, rows: list[dict]) -> None:
 def bars_of(rows: Sequence[dict]) -> list[dict]:
     """Return every ratio of ours to theirs that the rows hold, and whether it meets its bar."""
     bars = []
-    for kind, what, comparisons in (('time', 'wall_s', TIMES), ('memory', 'peak_mb', MEMORIES)):
-        found = {_run_of(row): row[what] for row in rows if row['kind'] == kind}
+    for kind, samples, tokens in dict.fromkeys(map(_size_of, rows)):
+        what, comparisons = {'time': ('wall_s', TIMES), 'memory': ('peak_mb', MEMORIES)}[kind]
+        found = {_run_of(row): row[what] for row in rows
+                 if _size_of(row) == (kind, samples, tokens)}
         for name, ours, theirs, bar in comparisons:
             if ours in found and theirs in found:
                 value = found[ours] / found[theirs]
-                bars.append({'name': name, 'value': round(value, 3), 'bar': bar,
+                bars.append({'name': name, 'samples': samples, 'tokens': tokens,
+                             'value': round(value, 3), 'bar': bar,
                              'met': None if bar is None else value <= bar})
     return bars
+
+
+def merge(before: Sequence[dict], rows: Sequence[dict]) -> list[dict]:
+    """Return rows of before and new ones, which take the place of those of the same run."""
+    measured = {(_size_of(row), _run_of(row)) for row in rows}
+    return [row for row in before if (_size_of(row), _run_of(row)) not in measured] + list(rows)
+
+
+def _size_of(row: dict) -> tuple[str, int, int]:
+    return row['kind'], row['samples'], row['tokens']
 
 
 def _run_of(row: dict) -> Run:
@@ -283,10 +297,11 @@ def table(rows: Sequence[dict], bars: Sequence[dict]) -> str:
             f'{row["processor_s"]:.1f}' if 'processor_s' in row else '',
             f'{row["peak_mb"]:.0f}', f'{row["output_error"]:.4f}' if 'output_error' in row else '',
             ', '.join(f'{share:.2%}' for share in same.values())]) + ' |')
-    lines += ['', '| ours of theirs | value | bar | met |', '|---|---|---|---|']
+    lines += ['', '| ours of theirs | samples | value | bar | met |', '|---|---|---|---|---|']
     for bar in bars:
         met = {True: 'yes', False: 'no', None: ''}[bar['met']]
-        lines.append(f'| {bar["name"]} | {bar["value"]:.3f} | {bar["bar"] or ""} | {met} |')
+        lines.append(f'| {bar["name"]} | {bar["samples"]} x {bar["tokens"]} | '
+                     f'{bar["value"]:.3f} | {bar["bar"] or ""} | {met} |')
     return '\n'.join(lines)
 
 
@@ -302,8 +317,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0].strip())
     parser.add_argument('--quick', action='store_true',
                         help='a small model and short samples: some minutes')
-    parser.add_argument('--part', choices=('time', 'memory', 'all'), default='all',
-                        help='the rest of the results stays as it is in the --json file')
+    parser.add_argument('--part', choices=('time', 'memory', 'all'), default='all')
+    parser.add_argument('--only', default='', metavar='WORDS',
+                        help='measure only what is compared under a name with these words')
     parser.add_argument('--samples', type=int, default=4, help='when the time is measured')
     parser.add_argument('--tokens', type=int, default=2048, help='of each sample')
     parser.add_argument('--repetitions', type=int, default=3)
@@ -315,7 +331,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--peer-python', metavar='PYTHON', help='has llm-compressor')
     parser.add_argument('--work', type=Path, default=Path('build/calibration_cost'),
                         help='a directory for models, results and environments')
-    parser.add_argument('--json', type=Path, metavar='FILE')
+    parser.add_argument('--json', type=Path, metavar='FILE',
+                        help='is added to: what was not measured now stays in it')
     chosen = parser.parse_args(arguments)
     if chosen.quick:
         chosen.samples, chosen.tokens, chosen.memory_samples = 4, 256, 64
@@ -327,17 +344,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench = Bench(chosen.work, QUICK if chosen.quick else LARGE, chosen.threads,
                   chosen.peer_python)
     rows = []
-    if chosen.part != 'all' and chosen.json and chosen.json.exists():
-        rows = [row for row in json.loads(chosen.json.read_text())['rows']
-                if row['kind'] != chosen.part]
     if chosen.part != 'memory':
-        times = measure_times(bench, chosen.samples, chosen.tokens, chosen.repetitions)
-        compare_outputs(bench, times)
-        rows += times
+        comparisons = [compared for compared in TIMES if chosen.only in compared[0]]
+        rows += measure_times(bench, chosen.samples, chosen.tokens, chosen.repetitions,
+                              comparisons)
+        compare_outputs(bench, rows, comparisons)
     if chosen.part != 'time':
         rows += measure_memory(bench, chosen.memory_samples, chosen.tokens,
-                               chosen.memory_products, chosen.memory_blocks)
-    shutil.rmtree(chosen.work / 'measured')
+                               chosen.memory_products, chosen.memory_blocks,
+                               [compared for compared in MEMORIES if chosen.only in compared[0]])
+    shutil.rmtree(chosen.work / 'measured', ignore_errors=True)
+    if chosen.json and chosen.json.exists():
+        rows = merge(json.loads(chosen.json.read_text())['rows'], rows)
     bars = bars_of(rows)
     print(table(rows, bars))
     print('\nError: of the logits against dense. Same mask: as the side that the bar names.')

@@ -27,14 +27,17 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print('owled: interrupted', file=sys.stderr)
         return 130
+    except BrokenPipeError:     # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def build_parser():
     parser = argparse.ArgumentParser(
         prog='owled', description='Drives from a camera with a pruned vision-language model.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    for add in (add_demo_bag, add_calibrate, add_replay, add_evaluate, add_inspect,
-                add_bench):
+    for add in (add_demo_bag, add_calibrate, add_replay, add_watch, add_render, add_evaluate,
+                add_inspect, add_bench):
         add(commands)
     return parser
 
@@ -254,6 +257,70 @@ def replay(arguments):
         wait_for=tuple(arguments.wait_for), report=reporter(arguments))
     show(arguments, summary, [f'{count:6d}  {topic}'
                               for topic, count in sorted(summary['messages'].items())])
+
+
+# -- watch -------------------------------------------------------------------------------------
+
+def add_watch(commands):
+    parser = add_command(
+        commands, 'watch', watch, 'show the actions and explanations of a ROS graph as they come',
+        'owled watch', 'owled watch --seconds 10 --json')
+    parser.add_argument('--seconds', type=float, default=math.inf,
+                        help='how long (until interrupted)')
+
+
+def watch(arguments):
+    from owled_ros.ros.watching import watch as run
+    if not arguments.seconds > 0:
+        raise UserError(f'seconds ({arguments.seconds}) must be positive')
+    show(arguments, run(arguments.seconds, sys.stderr if arguments.json else sys.stdout), [])
+
+
+# -- render ------------------------------------------------------------------------------------
+
+def add_render(commands):
+    parser = add_command(
+        commands, 'render', render,
+        'drive on the frames of a bag, and write a film of what would have been done',
+        'owled render drive --output drive.mp4',
+        'owled render drive --model pruned --output drive.gif --start 10 --seconds 8 --rate 5 '
+        '--width 480')
+    parser.add_argument('bag', type=Path)
+    parser.add_argument('--model', default='embedded',
+                        help="'embedded', a directory, or a name on the hub (embedded)")
+    parser.add_argument('--output', type=Path, required=True,
+                        help='the .mp4 or .gif to write; must not exist')
+    parser.add_argument('--start', type=float, default=0.0, help='s into the drive (0)')
+    parser.add_argument('--seconds', type=float, default=math.inf, help='how long (to the end)')
+    parser.add_argument('--width', type=int, default=640, help='pixels (640)')
+    parser.add_argument('--rate', type=float, default=0.0,
+                        help='pictures a second (as many as the camera made)')
+    parser.add_argument('--explain-every', type=float, default=1.0,
+                        help='s between two explanations (1)')
+    parser.add_argument('--wheelbase', type=float, default=2.7, help='m, for the steering (2.7)')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--dtype', default='auto',
+                        help='float32, float16 or bfloat16 (auto: float32 on a CPU)')
+    add_source(parser)
+
+
+def render(arguments):
+    from owled_ros.bags.samples import Drive
+    from owled_ros.driver.driver import Driver
+    from owled_ros.film.files import check_path
+    from owled_ros.film.rendering import Cut, render_drive
+    if not arguments.wheelbase > 0:
+        raise UserError(f'wheelbase ({arguments.wheelbase}) must be positive')
+    cut = Cut(arguments.start, arguments.seconds, arguments.width, arguments.rate,
+              arguments.explain_every)
+    check_path(arguments.output)
+    drive = Drive(arguments.bag, source_of(arguments))
+    driver = Driver.load(arguments.model, device=arguments.device, dtype=arguments.dtype)
+    rendered = render_drive(driver, drive, arguments.output, cut, wheelbase=arguments.wheelbase,
+                            progress=reporter(arguments))
+    show(arguments, vars(rendered), [
+        f'{rendered.path}: {rendered.seconds:.1f} s, {rendered.pictures} pictures of '
+        f'{rendered.frames} frames, {rendered.refused} without an action'])
 
 
 # -- evaluate ----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import traceback
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
+import numpy as np
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -28,6 +29,7 @@ from owled_ros.driver.action import ActionLimiter, Status
 from owled_ros.driver.memory import free_model, settle
 from owled_ros.driver.process import DriverProcess, load_embedded_or_named
 from owled_ros.errors import UserError
+from owled_ros.film.overlay import draw_action, draw_refusal
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
 from owled_ros.ros import heartbeat, messages, parameters, qos
 from owled_ros.ros.counters import Counters
@@ -39,7 +41,6 @@ from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.machine import Machine
 from owled_ros.ros.model_worker import ModelWorker
 from owled_ros.ros.outlet import ActionOutlet
-from owled_ros.ros.overlay import draw_action
 from owled_ros.ros.planner_outputs import PlannerOutputs
 from owled_ros.ros.refused import one_line, Refused
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
@@ -51,6 +52,7 @@ DIAGNOSTICS_PERIOD = 1.0   # s
 LOG_PERIOD = 10.0          # s between two lines that say the same status
 WORKER_PATIENCE = 0.5      # s given to the model to finish before it is left behind
 EXECUTOR_PATIENCE = 0.3    # s given to callbacks to finish
+DEBUG_PERIOD = 0.2         # s between two pictures of there being no action
 GOODBYE_PATIENCE = 0.3     # s given to subscribers to take the last status
 END_WITHIN = 1.8           # s from a signal to the end of the process, whatever hangs
 # Images, odometry, watchdog, parameters and a transition that waits for the model each hold one
@@ -79,6 +81,9 @@ class DrivingNode(ManagedNode):
         self._logged = (Status.UNKNOWN, 0.0)  # the status in the log, and when it was put there
         self._diagnosed = 0.0  # s, steady
         self._ending = threading.Event()
+        self._seen = np.zeros((360, 640, 3), np.uint8)  # the last frame that was driven by
+        self._refused = None   # the last ActionReport, unless it is OK
+        self._drawn = (None, b'')  # the one that was drawn last, and its JPEG
         self._counters = Counters()
         self._time = Timekeeper(
             lambda: self.get_clock().now().nanoseconds,
@@ -136,6 +141,7 @@ class DrivingNode(ManagedNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period, callback in ((WATCHDOG_PERIOD, self._on_watchdog),
                                  (heartbeat.PERIOD, self._heartbeat.beat),
+                                 (DEBUG_PERIOD, self._on_debug_image),
                                  (DIAGNOSTICS_PERIOD, self._on_diagnostics)):
             self.create_timer(period, self._unharmed(callback), MutuallyExclusiveCallbackGroup(),
                               steady)
@@ -216,7 +222,7 @@ class DrivingNode(ManagedNode):
         return DecisionLoop(
             driver, inputs=self._inputs, outlet=self._outlet, clock=self._time,
             counters=self._counters, publish_explanation=self._publish_explanation,
-            show=self._publish_debug_image, log=self._log_failure)
+            show=self._show_action, log=self._log_failure)
 
     def on_activate(self, state):
         """Open the gates, unless the model was given up meanwhile."""
@@ -309,6 +315,7 @@ class DrivingNode(ManagedNode):
 
     def _publish_action(self, report):
         self._log_status(report)
+        self._refused = None if report.status == Status.OK else report
         settings = self._outlet.settings  # those that it was checked by
         action = messages.action_message(
             report, model=self._model,
@@ -335,13 +342,30 @@ class DrivingNode(ManagedNode):
         self._explanations.publish(messages.explanation_message(
             report, base_frame=self._settings.base_frame, model=self._model))
 
-    def _publish_debug_image(self, frame, report, text):
-        if self._debug.get_subscription_count() == 0:
+    def _show_action(self, frame, report, text):
+        self._seen = frame
+        if self._debug.get_subscription_count():
+            self._publish_debug_image(report.stamp, _jpeg(draw_action(
+                frame, report.action, text, f'{report.status.name}   {report.latency / 1e6:.0f} '
+                                            'ms after the frame')))
+
+    def _on_debug_image(self):
+        """Show that there is no action: a picture that stands still would look like the last one.
+
+        Here and not where it is said: that must not wait for a drawing.
+        """
+        report = self._refused
+        if report is None or not self._debug.get_subscription_count():
             return
-        picture = draw_action(frame, report.action, text)
+        if report is not self._drawn[0]:
+            self._drawn = (report, _jpeg(draw_refusal(self._seen, report.status, report.reason)))
+        if report is self._refused:     # an action may have come out meanwhile
+            self._publish_debug_image(report.published, self._drawn[1])
+
+    def _publish_debug_image(self, stamp, jpeg):
         message = CompressedImage(format='jpeg')
-        message.header.stamp = messages.time_message(report.stamp)
-        message.data = array('B', cv2.imencode('.jpg', picture[:, :, ::-1])[1].tobytes())
+        message.header.stamp = messages.time_message(stamp)
+        message.data = array('B', jpeg)
         self._debug.publish(message)
 
     def _on_diagnostics(self):
@@ -377,6 +401,10 @@ class DrivingNode(ManagedNode):
         self._outlet.change(settings)
         if self._driver is not None:
             self._info.publish(messages.info_message(self._driver, settings, self._time.now()))
+
+
+def _jpeg(picture):
+    return cv2.imencode('.jpg', picture[:, :, ::-1])[1].tobytes()
 
 
 def main(args=None, load_driver=load_embedded_or_named):

@@ -238,7 +238,7 @@ def percentile(values, share):
 
 def write_sheet(path, bag, heard):
     """Twelve frames of the drive with the action and explanation that were published on them."""
-    from owled_ros.ros.overlay import draw_action
+    from owled_ros.film.overlay import draw_action
     actions = {stamp_of(m): m for m in heard.actions if m.status == Status.OK}
     texts = sorted((stamp_of(m), m.text) for m in heard.explanations if m.complete)
     if not actions:
@@ -266,7 +266,7 @@ def limited(message):
 
 
 def print_summary(summary, output):
-    latency = summary['action_latency_ms']
+    latency, requested = summary['action_latency_ms'], summary['sparsity_requested']
     not_ok = ', '.join(f'{count} {name}' for name, count in
                        summary['actions_not_ok_by_status'].items()) or 'none'
     print(f'''
@@ -276,7 +276,7 @@ actions OK             {summary['actions_ok']}
 actions not OK         {summary['actions_not_ok']} ({not_ok})
 explanations           {summary['explanations']}
 frame to action        {latency['p50']} ms (median), {latency['p95']} ms (95 %)
-sparsity               {summary['sparsity_measured']:.4f} (requested {summary['sparsity_requested']})
+sparsity               {summary['sparsity_measured']:.4f} (requested {requested})
 
 error against the expert       dense     pruned
 E_lon, acceleration [m/s^2] {summary['E_lon']['dense']:8.3f}   {summary['E_lon']['pruned']:8.3f}

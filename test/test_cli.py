@@ -56,6 +56,14 @@ def test_calibrate_evaluate_and_inspect(bag, capsys, tmp_path):
     assert measured['E_lon'] > 0 and math.isnan(measured['Acc_TL'])
 
 
+def test_a_film_of_a_bag(bag, capsys, tmp_path):
+    assert main(['render', str(bag), '--output', str(tmp_path / 'drive.mp4'), '--seconds', '1',
+                 '--json']) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told['frames'] == told['pictures'] == 10 and told['refused'] == 0
+    assert (tmp_path / 'drive.mp4').stat().st_size > 1000
+
+
 def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):
     output = tmp_path / 'pruned'
     refused(capsys, str(tmp_path / 'none'), 'calibrate', tmp_path / 'none', '--output', output)
@@ -71,6 +79,9 @@ def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):
     refused(capsys, 'driven through', 'evaluate', 'embedded', '--closed-loop', '--blind')
     refused(capsys, 'NAME=MODEL', 'evaluate', 'embedded', '--table', output, '--beside', 'half')
     refused(capsys, 'rate', 'replay', bag, '--rate', '0')
+    refused(capsys, 'positive', 'watch', '--seconds', '0')
+    refused(capsys, 'neither an .mp4', 'render', bag, '--output', tmp_path / 'drive.avi')
+    refused(capsys, 'wheelbase', 'render', bag, '--output', tmp_path / 'd.gif', '--wheelbase', '0')
     assert list(tmp_path.iterdir()) == []
 
 

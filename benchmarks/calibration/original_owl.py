@@ -79,14 +79,15 @@ class OriginalOwl:
         config = self.model.config
         shape = (len(self.samples), self.samples[0].shape[1], config.hidden_size)
         inputs, call = torch.zeros(shape), {}
+        rows = iter(inputs)
 
         def catch(module, args, kwargs):
-            inputs[index] = args[0][0]
+            next(rows).copy_(args[0][0])
             call.update(kwargs)
             raise _Caught
 
         hook = self._blocks[0].register_forward_pre_hook(catch, with_kwargs=True)
-        for index, sample in enumerate(self.samples):
+        for sample in self.samples:
             try:
                 self.model(sample)
             except _Caught:

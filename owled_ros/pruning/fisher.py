@@ -20,6 +20,7 @@ from owled_ros.pruning.structure import Block, Chain
 
 BACKWARD = 3.0      # forward passes that going back takes as long as: once forward again, two back
 LOWEST, HIGHEST, BINS = -40.0, 10.0, 1000   # of log10(W^2 F)
+BINNED = 1 << 20    # values that are binned together: a bin's number takes eight bytes
 
 
 def fisher_passes(subject: Subject) -> float:
@@ -230,8 +231,11 @@ def fisher(shares, sparsity: float, settings) -> list[float]:
 
 def histogram(costs: torch.Tensor) -> list[int]:
     """Return how many values lie in each of the bins of their logarithm."""
-    scaled = (costs.log10() - LOWEST) / (HIGHEST - LOWEST) * BINS
-    return torch.bincount(scaled.clamp(0, BINS - 1).long().flatten(), minlength=BINS).tolist()
+    counts = torch.zeros(BINS, dtype=torch.int64, device=costs.device)
+    for part in costs.flatten().split(BINNED):
+        scaled = (part.log10() - LOWEST) / (HIGHEST - LOWEST) * BINS
+        counts += torch.bincount(scaled.clamp_(0, BINS - 1).long(), minlength=BINS)
+    return counts.tolist()
 
 
 def _add_squares(squares: Sequence[torch.Tensor], gradients: Sequence) -> None:

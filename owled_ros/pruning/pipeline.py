@@ -204,15 +204,17 @@ class _Run:
                 projections = tuple(p for p in block.projections if self._may_prune(p))
                 if projections:
                     chosen[block.name] = projections
+        found = {block.component for block in self._blocks() if block.name in chosen}
+        head = self.chains[-1].exit.projections
+        if 'head' in self.settings.pruned_components and (
+                'head' not in found or any(self.model.is_shared(p.weight) for p in head)):
+            raise UserError(f'The output head of {self.model.directory} cannot be pruned: it is '
+                            'tied to the embeddings, or no linear layer, or is excluded. Leave '
+                            'the component head away.')
         if not chosen:
             raise UserError(
                 f'There is nothing to prune in {self.model.directory}: the components '
                 f'{self.settings.components!r} and the expressions leave no projection.')
-        found = {block.component for block in self._blocks() if block.name in chosen}
-        if 'head' in self.settings.pruned_components and 'head' not in found:
-            raise UserError(f'The output head of {self.model.directory} cannot be pruned: it is '
-                            'tied to the embeddings, or no linear layer, or is excluded. Leave '
-                            'the component head away.')
         for component in self.settings.component_sparsity:
             if component not in found:
                 raise UserError(f'The {component} of {self.model.directory} has nothing to prune, '

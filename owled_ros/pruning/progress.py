@@ -163,5 +163,5 @@ def _lock(directory: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise UserError(f'Another process is writing {directory}: wait for it to end.')
+        raise UserError(f'Another process is writing {directory}: wait for it to end.') from None
     return handle

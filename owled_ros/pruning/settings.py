@@ -162,4 +162,5 @@ def _check_expression(expression: str) -> None:
     try:
         re.compile(expression)
     except re.error as error:
-        raise UserError(f'The regular expression {expression!r} cannot be read: {error}.')
+        raise UserError(f'The regular expression {expression!r} cannot be read: {error}.'
+                        ) from None

@@ -150,7 +150,7 @@ def _indexed_files(index: Path) -> list[str]:
         outside = [file for file in files if Path(file).name != file]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise UserError(f'The index {index} does not tell which files hold the weights: '
-                        'save the model again.')
+                        'save the model again.') from None
     if outside:
         raise UserError(f'The index in {index.parent} names weights outside that directory.')
     return files
@@ -161,7 +161,7 @@ def _places(path: Path) -> dict[str, _Place]:
         with safe_open(path, framework='pt'):   # checks the header, and that no byte is missing
             pass
     except (SafetensorError, OSError) as error:
-        raise UserError(f'The weights in {path} cannot be read: {error}.')
+        raise UserError(f'The weights in {path} cannot be read: {error}.') from error
     with open(path, 'rb') as file:
         length = int.from_bytes(file.read(8), 'little')
         header = json.loads(file.read(length))

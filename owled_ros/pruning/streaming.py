@@ -148,7 +148,7 @@ def find_device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError:
-        raise UserError(f'There is no device {name!r}: choose auto, cpu or cuda.')
+        raise UserError(f'There is no device {name!r}: choose auto, cpu or cuda.') from None
 
 
 def _skeleton(directory: Path) -> nn.Module:
@@ -157,7 +157,8 @@ def _skeleton(directory: Path) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
-        raise UserError(f'The config in {directory} cannot be used: {_first_line(error)}')
+        raise UserError(f'The config in {directory} cannot be used: '
+                        f'{_first_line(error)}') from error
     if getattr(config, 'quantization_config', None) is not None:
         raise UserError(f'The model in {directory} is quantised: prune the original one.')
     for auto in (AutoModelForImageTextToText, AutoModelForCausalLM):

@@ -320,8 +320,9 @@ class _Labels:
         if x <= BEHIND:
             return None
         camera = self.scene.camera
-        u, v, _ = camera.project(max(float(x), TOUCHING), float(y) + np.array([width / 2, -width / 2]),
-                                 np.array([high, low]))
+        u, v, _ = camera.project(
+            max(float(x), TOUCHING), float(y) + np.array([width / 2, -width / 2]),
+            np.array([high, low]))
         columns = u / camera.width * self.grid
         rows = ((v / camera.height - 0.5) / self.shown + 0.5) * self.grid
         if columns[1] <= 0 or columns[0] >= self.grid or rows[1] <= 0 or rows[0] >= self.grid:

@@ -14,6 +14,7 @@ from calibration_cost import (
     bars_of,
     make_model,
     masks_agree,
+    merge,
     table,
 )
 
@@ -54,11 +55,20 @@ def test_the_original_can_leave_early(model):
     assert zeros[0] == pytest.approx(0.5, abs=0.01) and zeros[1] < 0.01
 
 
-def test_bars_are_ratios_of_ours_to_theirs():
-    def row(run, kind, value):
-        return {'kind': kind, **asdict(run), 'wall_s': value, 'peak_mb': value,
-                'samples': 4, 'tokens': 8}
+def row(run, kind, value, samples=4):
+    return {'kind': kind, **asdict(run), 'wall_s': value, 'peak_mb': value,
+            'samples': samples, 'tokens': 8}
 
+
+def test_what_was_measured_before_stays():
+    before = [row(OWL, 'time', 2.0), row(ORIGINAL, 'time', 8.0), row(OWL, 'time', 3.0, samples=9)]
+    rows = merge(before, [row(OWL, 'time', 4.0)])
+    assert [(r['wall_s'], r['samples']) for r in rows] == [(8.0, 4), (3.0, 9), (4.0, 4)]
+    (bar,) = bars_of(rows)      # of runs of the same size only
+    assert (bar['value'], bar['samples']) == (0.5, 4)
+
+
+def test_bars_are_ratios_of_ours_to_theirs():
     rows = [row(OWL, 'time', 2.0), row(ORIGINAL, 'time', 8.0),
             row(OWL, 'memory', 30.0), row(ORIGINAL, 'memory', 100.0)]
     bars = {bar['name'].split(',')[0]: bar for bar in bars_of(rows)}

@@ -15,8 +15,9 @@ def test_action_then_explanation(start):
     rig = start('scripted:words=6')
     rig.watch()
     rig.wait_until_heard()
-    rig.drive(lambda: rig.heard(DrivingAction.OK) and rig.explanations and rig.pictures
-              and rig.diagnostics, 'an action, an explanation, a picture and diagnostics')
+    rig.drive(lambda: rig.heard(DrivingAction.OK) and rig.explanations and rig.diagnostics
+              and (24, 32, 3) in map(shape_of, rig.pictures),
+              'an action, an explanation, diagnostics and a picture')
     action = rig.heard(DrivingAction.OK)
     assert action.reason == '' and action.header.frame_id == 'base_link'
     assert action.maneuver == DrivingAction.KEEP_LANE
@@ -40,10 +41,34 @@ def test_action_then_explanation(start):
     info = rig.infos[0]
     assert (info.name, info.hash, info.backend) == ('scripted', '0123abcd', 'script')
     assert math.isclose(info.limit_speed, 16.7, rel_tol=1e-6)
-    shown = cv2.imdecode(np.frombuffer(rig.pictures[0].data, np.uint8), cv2.IMREAD_COLOR)
-    assert shown.shape == (24, 32, 3)
     names = {status.name for message in rig.diagnostics for status in message.status}
     assert names == {f'driving_node: {part}' for part in ('input', 'output', 'model', 'machine')}
+
+
+def decoded(message):
+    return cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def shape_of(message):
+    return decoded(message).shape
+
+
+def test_the_debug_image_shows_that_there_is_no_action(start):
+    rig = start()
+    rig.watch()
+    rig.wait_until_heard()
+    frames = [picture(seed, 240, 320) for seed in range(5)]
+    rig.wait(lambda: (240, 320, 3) in map(shape_of, rig.pictures), 'a picture', 0.05,
+             lambda: (rig.odometry(), rig.image(frames[len(rig.actions) % 5])))
+    told = len(rig.pictures)
+    rig.wait(lambda: rig.actions[-1].status != DrivingAction.OK, 'the camera to be missed')
+    missed = nanoseconds(rig.actions[-1].published)
+    rig.wait(lambda: [1 for shown in rig.pictures[told:]
+                      if nanoseconds(shown.header.stamp) >= missed], 'a picture of that')
+    shown = decoded(rig.pictures[-1]).astype(int)
+    assert shown.shape == (240, 320, 3)
+    assert np.ptp(shown[120:], axis=2).max() < 16 < shown[120:].max()   # the last frame, in grey
+    assert np.ptp(shown[:40], axis=2).max() > 60                        # in red: why
 
 
 def test_info_is_kept_for_late_subscribers(start):

@@ -12,7 +12,7 @@ PLAN = Plan(methods=('Wanda', 'OWL+Wanda', OURS), sparsities=(0.5, 0.6), compone
 def scores(level, count=400):
     """Errors around `level`, the same frames being hard for everybody."""
     hard = np.random.default_rng(0).random(count)
-    return {**{metric: level * (0.5 + hard) for metric in ERRORS},
+    return {**dict.fromkeys(ERRORS, level * (0.5 + hard)),
             **{metric: (hard > level / 10).astype(float) for metric in ACCURACIES}}
 
 

@@ -6,7 +6,7 @@ import math
 import queue
 import threading
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import cv2
 from marks import Order, paint

@@ -41,7 +41,7 @@ def loss(model, sample, reduction='sum'):
 def test_fisher_is_the_squared_gradient_of_the_whole_model(subject, llava_dir, samples):
     found = measure_fisher(subject)
     model = load(llava_dir)
-    squares = {name: 0 for name in found}
+    squares = dict.fromkeys(found, 0)
     for sample in samples:
         model.zero_grad()
         loss(model, sample, 'mean').backward()

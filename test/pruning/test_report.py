@@ -32,8 +32,9 @@ def record(blocks, processes=1, **data):
     return {
         'run': 'r', 'processes': processes,
         'python': 'prune(MODEL, inputs, PruningSettings(sparsity=0.6), OUTPUT)',
-        'settings': {'sparsity': 0.5, 'method': 'wanda', 'allocation': 'owl', 'pattern': 'unstructured',
-                     'statistics': 'dense', 'component_sparsity': {'vision': 0.4}},
+        'settings': {'sparsity': 0.5, 'method': 'wanda', 'allocation': 'owl',
+                     'pattern': 'unstructured', 'statistics': 'dense',
+                     'component_sparsity': {'vision': 0.4}},
         'model': {'name': 'tiny', 'sha256': 'a'}, 'data': {'samples': 8, **data},
         'sparsity': {'requested': 0.5, 'measured': 0.5, 'prunable_weights': 1000,
                      'pruned_weights': 500, 'weights': 1200,

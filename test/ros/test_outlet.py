@@ -18,7 +18,7 @@ from owled_ros.ros.counters import Counters
 from owled_ros.ros.decision_loop import DecisionLoop
 from owled_ros.ros.inputs import Frame
 from owled_ros.ros.outlet import ActionOutlet
-from owled_ros.ros.overlay import draw_action
+from owled_ros.film.overlay import draw_action
 from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper

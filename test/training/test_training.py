@@ -46,10 +46,10 @@ def data(scripts, tmp_path_factory):
 
 def arguments(data, output, **changes):
     output.mkdir(exist_ok=True)
-    return SimpleNamespace(**{**dict(
-        data=data, output=output, scenes=2 * SHARD, steps=4, dense_steps=1, decay=2, batch=8,
-        learning_rate=1e-3, dense_weight=1.0, share=0.2, save_every=2, threads=1, seed=0),
-        **changes})
+    return SimpleNamespace(**{
+        'data': data, 'output': output, 'scenes': 2 * SHARD, 'steps': 4, 'dense_steps': 1,
+        'decay': 2, 'batch': 8, 'learning_rate': 1e-3, 'dense_weight': 1.0, 'share': 0.2,
+        'save_every': 2, 'threads': 1, 'seed': 0, **changes})
 
 
 def test_a_shard_holds_what_the_model_sees_and_should_answer(scripts, data):

@@ -12,10 +12,11 @@ TEXT_WIDTH = 900         # pixels of a picture's width at which the text has its
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_action(frame, action, text=''):
+def draw_action(frame, action, text='', note=''):
     """Return a copy of `frame` with the path as an arc, the acceleration as a bar, and words.
 
-    frame: (H, W, 3) uint8 RGB; action: LimitedAction; text: the last explanation.
+    frame: (H, W, 3) uint8 RGB; action: LimitedAction; text: the last explanation; note: what
+    else is to be known, as status and age.
     """
     picture = np.ascontiguousarray(frame).copy()
     _draw_path(picture, action.curvature)
@@ -25,6 +26,19 @@ def draw_action(frame, action, text=''):
         f'{name}  {action.acceleration:+.1f} m/s2  '
         f'{np.degrees(action.steering_angle):+.1f} deg  -> {action.target_speed:.1f} m/s',
         *_wrap(text, picture.shape[1])])
+    if note:
+        _write_below(picture, note)
+    return picture
+
+
+def draw_refusal(frame, status, reason):
+    """Return a grey copy of the last `frame`, (H, W, 3) uint8 RGB, that says why nothing is driven.
+
+    status: a Status other than OK; reason: its sentence.
+    """
+    grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) // 2
+    picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+    _write(picture, [status.name, *_wrap(reason, picture.shape[1])], RED)
     return picture
 
 
@@ -51,15 +65,36 @@ def _draw_bar(picture, acceleration):
     cv2.rectangle(picture, (left, min(middle, end)), (left + thick, max(middle, end)), colour, -1)
 
 
-def _write(picture, lines):
-    """Write lines of words at the top, on a darkened band so that they can always be read."""
-    scale = picture.shape[1] / TEXT_WIDTH
-    step = max(int(34 * scale), 8)
-    band = picture[:step * len(lines) + step // 3]
-    band[:] = band // 3
+def _write(picture, lines, first=WHITE):
+    """Write lines of words at the top, on a darkened band so that they can always be read.
+
+    first: the colour of the first line.
+    """
+    scale, step = _scale(picture)
+    _darken(picture[:step * len(lines) + step // 3])
     for number, words in enumerate(lines, start=1):
-        cv2.putText(picture, words, (int(12 * scale) + 4, int(step * (number - 0.15))), FONT, scale,
-                    WHITE, 1, cv2.LINE_AA)
+        _put(picture, words, int(step * (number - 0.15)), scale, first if number == 1 else WHITE)
+
+
+def _write_below(picture, words):
+    """Write one line of words at the bottom."""
+    scale, step = _scale(picture)
+    _darken(picture[-step - step // 3:])
+    _put(picture, words, picture.shape[0] - step // 2, scale, WHITE)
+
+
+def _scale(picture):
+    """Return the size of the text, and the height of a line [pixels]."""
+    scale = picture.shape[1] / TEXT_WIDTH
+    return scale, max(int(34 * scale), 8)
+
+
+def _darken(band):
+    band[:] = band // 3
+
+
+def _put(picture, words, down, scale, colour):
+    cv2.putText(picture, words, (int(12 * scale) + 4, down), FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 def _wrap(text, width):
