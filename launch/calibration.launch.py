@@ -23,6 +23,7 @@ PARAMETERS = {
     'image_topic': (str, 'camera, in the bag or live, without /compressed'),
     'image_transport': (str, 'raw or compressed, where there is no bag'),
     'odom_topic': (str, 'odometry whose twist is in base_frame'),
+    'odom_type': (str, 'odometry, twist or twist_with_covariance, where there is no bag'),
     'base_frame': (str, 'frame of the vehicle'),
     'command_topic': (str, 'where the route wanted to go'),
     'truth_topic': (str, 'actions to teach instead of the recorded motion'),

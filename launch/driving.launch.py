@@ -23,6 +23,9 @@ ARGUMENTS = [
                           description='camera, without /compressed'),
     DeclareLaunchArgument('odom_topic', default_value='odom',
                           description='odometry whose twist is in base_frame'),
+    DeclareLaunchArgument('odom_type', default_value='',
+                          choices=['', 'odometry', 'twist', 'twist_with_covariance'],
+                          description='twist: TwistStamped instead of Odometry'),
     DeclareLaunchArgument('command_topic', default_value='command',
                           description='where the route wants to go; may be silent'),
     DeclareLaunchArgument('image_transport', default_value='', choices=['', 'raw', 'compressed'],
@@ -48,7 +51,7 @@ def driving_node(context):
     overrides = {
         # Typed, or a model that is called 7 would become a number.
         name: ParameterValue(given(name), value_type=str)
-        for name in ('model', 'device', 'image_transport') if given(name)}
+        for name in ('model', 'device', 'image_transport', 'odom_type') if given(name)}
     if given('autostart'):
         overrides['autostart'] = given('autostart') == 'true'
     overrides['use_sim_time'] = given('use_sim_time') == 'true'

@@ -11,7 +11,6 @@ import sys
 import threading
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import ParameterDescriptor
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -28,7 +27,7 @@ from owled_ros.msg import DrivingCommand
 from owled_ros.ros import qos
 from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.lifecycle import ManagedNode
-from owled_ros.ros.messages import time_message
+from owled_ros.ros.messages import odometry_type, ODOMETRY_TYPES, time_message
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 
 AUTOSTART_DELAY = 0.1     # s
@@ -47,7 +46,9 @@ PARAMETERS = {
     'image_topic': ('/camera/image_raw', 'the camera, in the bag (the raw name finds its '
                     'compressed topic too) or live'),
     'image_transport': ('raw', 'live only: raw, or compressed for <image_topic>/compressed'),
-    'odom_topic': ('/odom', 'nav_msgs/Odometry with its twist in base_frame'),
+    'odom_topic': ('/odom', 'odometry, or a twist with a stamp, in base_frame'),
+    'odom_type': ('odometry', 'live only: odometry (nav_msgs/Odometry), twist '
+                  '(geometry_msgs/TwistStamped) or twist_with_covariance'),
     'base_frame': ('base_link', 'frame of the vehicle'),
     'command_topic': ('', 'owled_ros/DrivingCommand; empty: none'),
     'truth_topic': ('', 'owled_ros/DrivingAction to teach instead of the recorded motion; '
@@ -84,7 +85,8 @@ PARAMETERS = {
     'exit_when_done': (True, 'end the process with the work: status 0 when the model was written'),
 }
 # Subscriptions are made once, when the node starts.
-READ_ONLY = ('bag', 'image_topic', 'image_transport', 'odom_topic', 'command_topic', 'autostart')
+READ_ONLY = ('bag', 'image_topic', 'image_transport', 'odom_topic', 'odom_type', 'command_topic',
+             'autostart')
 
 
 class Stopped(Exception):
@@ -129,7 +131,8 @@ class CalibrationNode(ManagedNode):
             kind, topic = CompressedImage, f'{topic}/compressed'
         turn = MutuallyExclusiveCallbackGroup()
         subscriptions = [(kind, topic, self._on_frame, qos.IMAGE),
-                         (Odometry, self._value('odom_topic'), self._on_odometry, qos.ODOMETRY)]
+                         (odometry_type(self._value('odom_type')), self._value('odom_topic'),
+                          self._on_odometry, qos.ODOMETRY)]
         if self._value('command_topic'):
             subscriptions.append((DrivingCommand, self._value('command_topic'),
                                   self._on_command, qos.COMMAND))
@@ -194,6 +197,9 @@ class CalibrationNode(ManagedNode):
         if not bags and (source.truth_topic or source.explanation_topic):
             raise UserError('truth_topic and explanation_topic need a bag; a live drive is '
                             'taught by its motion')
+        if self._value('odom_type') not in ODOMETRY_TYPES:
+            raise UserError(f'odom_type is {self._value("odom_type")!r}; it must be one of '
+                            f'{", ".join(ODOMETRY_TYPES)}')
         if self._value('image_transport') not in ('raw', 'compressed'):
             raise UserError(f'image_transport is {self._value("image_transport")!r}; it must be '
                             'raw or compressed')

@@ -12,7 +12,6 @@ import traceback
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from nav_msgs.msg import Odometry
 import numpy as np
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
@@ -133,7 +132,8 @@ class DrivingNode(ManagedNode):
         if self.get_parameter('image_transport').value == 'compressed':
             kind, topic = CompressedImage, self.resolve_topic_name('image') + '/compressed'
         subscribe(kind, topic, self._inputs.image, qos.IMAGE)
-        subscribe(Odometry, 'odom', self._inputs.odometry, qos.ODOMETRY)
+        subscribe(messages.odometry_type(self.get_parameter('odom_type').value), 'odom',
+                  self._inputs.odometry, qos.ODOMETRY)
         subscribe(DrivingCommand, 'command', self._inputs.command, qos.COMMAND)
 
     def _create_timers(self):

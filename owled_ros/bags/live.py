@@ -27,7 +27,7 @@ class LiveDrive:
         self._last_frame = None
 
     def add_odometry(self, message):
-        """Take an Odometry message; return the (Moment, image message) pairs that it completes."""
+        """Take what tells the motion; return the (Moment, image message) pairs it completes."""
         reading = self._timeline.odometry(message)
         if reading is None:
             return []

@@ -18,6 +18,13 @@ STOP_WITHIN = 3.0         # s
 EMERGENCY = Limits.deceleration  # m/s^2: braking beyond the ordinary limit
 
 
+def twist_of(message):
+    """Return (frame, Twist) of an Odometry, a TwistStamped or a TwistWithCovarianceStamped."""
+    told = hasattr(message, 'child_frame_id')
+    frame = message.child_frame_id if told else message.header.frame_id
+    return frame, message.twist.twist if hasattr(message.twist, 'twist') else message.twist
+
+
 class Motion:
     """Speed and yaw rate over time, from odometry; times are header stamps [ns].
 

@@ -13,9 +13,10 @@ from operator import itemgetter
 import numpy as np
 
 from owled_ros.bags.images import to_rgb, UnreadableImage, UnsupportedEncoding
-from owled_ros.bags.motion import Motion
+from owled_ros.bags.motion import Motion, twist_of
 from owled_ros.bags.reading import Bag
-from owled_ros.bags.types import ACTION, COMMAND, EXPLANATION, ODOMETRY
+from owled_ros.bags.types import (
+    ACTION, COMMAND, EXPLANATION, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE)
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route, Status
 from owled_ros.errors import UserError
 
@@ -91,18 +92,19 @@ class Timeline:
         self.motion = Motion(self.source.max_ego_gap)
 
     def odometry(self, message):
-        """Return (stamp [ns], speed [m/s], yaw rate [rad/s]) of an Odometry message.
+        """Return (stamp [ns], speed [m/s], yaw rate [rad/s]) of what tells the motion.
 
+        That is an Odometry message, or a twist with a stamp.
         None if they are not finite. Raises UserError when it moves another frame than the
         vehicle's.
         """
         source = self.source
-        if message.child_frame_id != source.base_frame:
+        frame, twist = twist_of(message)
+        if frame != source.base_frame:
             raise UserError(
                 f'the odometry on {source.odom_topic} of {self.bag} moves the frame '
-                f'{message.child_frame_id!r}, not {source.base_frame!r}; set base_frame to it '
+                f'{frame!r}, not {source.base_frame!r}; set base_frame to it '
                 'if that is the vehicle')
-        twist = message.twist.twist
         speed, yaw_rate = float(twist.linear.x), float(twist.angular.z)
         if not (math.isfinite(speed) and math.isfinite(yaw_rate)):
             return None
@@ -201,7 +203,7 @@ class Drive:
 def check_topics(bag, source):
     """Return the image topic; raise UserError where an open bag lacks what `source` names."""
     image_topic = bag.image_topic(source.image_topic)
-    bag.require(source.odom_topic, ODOMETRY)
+    bag.require(source.odom_topic, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE)
     for topic, msgtype in ((source.command_topic, COMMAND), (source.truth_topic, ACTION),
                            (source.explanation_topic, EXPLANATION)):
         if topic:

@@ -10,6 +10,8 @@ from owled_ros.errors import UserError
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 ODOMETRY = 'nav_msgs/msg/Odometry'
+TWIST = 'geometry_msgs/msg/TwistStamped'
+TWIST_WITH_COVARIANCE = 'geometry_msgs/msg/TwistWithCovarianceStamped'
 ACTION = 'owled_ros/msg/DrivingAction'
 EXPLANATION = 'owled_ros/msg/Explanation'
 COMMAND = 'owled_ros/msg/DrivingCommand'

@@ -3,14 +3,25 @@
 import math
 
 from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import TwistStamped, TwistWithCovarianceStamped
+from nav_msgs.msg import Odometry
 import numpy as np
 
+from owled_ros.bags.motion import twist_of
 from owled_ros.driver.action import Command, Maneuver, Route, Status
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction, Explanation, ModelInfo
 from owled_ros.ros.ego_history import Motion
 
 NANOSECONDS = 1_000_000_000
+# What may tell the vehicle's motion, by the value of the parameter odom_type.
+ODOMETRY_TYPES = {'odometry': Odometry, 'twist': TwistStamped,
+                  'twist_with_covariance': TwistWithCovarianceStamped}
+
+
+def odometry_type(name):
+    """Return the class of ODOMETRY_TYPES; a name that is unknown is refused at configure."""
+    return ODOMETRY_TYPES.get(name, Odometry)
 
 
 def nanoseconds(stamp):
@@ -105,11 +116,12 @@ def info_message(driver, settings, stamp):
 
 
 def motion(message, base_frame):
-    """Return the Motion that a nav_msgs/Odometry measures; raise UserError if it cannot."""
-    if message.child_frame_id.lstrip('/') != base_frame.lstrip('/'):
-        raise UserError(f'the twist of the odometry is in {message.child_frame_id!r} '
-                        f'(child_frame_id); it must be in {base_frame!r} (base_frame)')
-    twist = message.twist.twist
+    """Return the Motion that one of ODOMETRY_TYPES measures; raise UserError if it cannot."""
+    frame, twist = twist_of(message)
+    if frame.lstrip('/') != base_frame.lstrip('/'):
+        field = 'child_frame_id' if isinstance(message, Odometry) else 'header.frame_id'
+        raise UserError(f'the twist of the odometry is in {frame!r} ({field}); it must be in '
+                        f'{base_frame!r} (base_frame)')
     return Motion(nanoseconds(message.header.stamp), twist.linear.x, twist.angular.z)
 
 

@@ -82,6 +82,9 @@ PARAMETERS = (
     Parameter('image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: '
               'sensor_msgs/CompressedImage on `image`/compressed',
               choices=('raw', 'compressed'), changes=START),
+    Parameter('odom_type', 'odometry', 'what comes on `odom`: nav_msgs/Odometry, '
+              'geometry_msgs/TwistStamped or TwistWithCovarianceStamped',
+              choices=('odometry', 'twist', 'twist_with_covariance'), changes=START),
     Parameter('outputs', '', 'an OK action also as: twist (geometry_msgs/TwistStamped on '
               'owled/twist), ackermann (ackermann_msgs/AckermannDriveStamped on '
               'owled/ackermann), autoware (autoware_control_msgs/Control on '

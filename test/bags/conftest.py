@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-from owled_ros.bags.types import COMPRESSED_IMAGE, IMAGE, ODOMETRY, typestore
+from owled_ros.bags.types import (
+    COMPRESSED_IMAGE, IMAGE, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE, typestore)
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -67,17 +68,33 @@ class Recorder:
         zero = make('geometry_msgs/msg/Point', x=0.0, y=0.0, z=0.0)
         pose = make('geometry_msgs/msg/Pose', position=zero, orientation=make(
             'geometry_msgs/msg/Quaternion', x=0.0, y=0.0, z=0.0, w=1.0))
-        linear = make('geometry_msgs/msg/Vector3', x=speed, y=0.0, z=0.0)
-        angular = make('geometry_msgs/msg/Vector3', x=0.0, y=0.0, z=yaw_rate)
         self.write('/odom', make(
             ODOMETRY, header=self.header(stamp, 'odom'), child_frame_id=frame,
             pose=make('geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=np.zeros(36)),
             twist=make('geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
-                       twist=make('geometry_msgs/msg/Twist', linear=linear, angular=angular))),
+                       twist=self._twist(speed, yaw_rate))),
             stamp if recorded is None else recorded)
 
 
-def record_circle(path, seconds=2.5, receive_delay=0, holes=(), **options):
+    def twist(self, stamp, speed, yaw_rate):
+        self.write('/odom', self.make(
+            TWIST, header=self.header(stamp, 'base_link'),
+            twist=self._twist(speed, yaw_rate)), stamp)
+
+    def twist_with_covariance(self, stamp, speed, yaw_rate):
+        self.write('/odom', self.make(
+            TWIST_WITH_COVARIANCE, header=self.header(stamp, 'base_link'), twist=self.make(
+                'geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
+                twist=self._twist(speed, yaw_rate))), stamp)
+
+    def _twist(self, speed, yaw_rate):
+        return self.make(
+            'geometry_msgs/msg/Twist',
+            linear=self.make('geometry_msgs/msg/Vector3', x=speed, y=0.0, z=0.0),
+            angular=self.make('geometry_msgs/msg/Vector3', x=0.0, y=0.0, z=yaw_rate))
+
+
+def record_circle(path, seconds=2.5, receive_delay=0, holes=(), odom='odometry', **options):
     """Constant acceleration on a circle: frames every 0.1 s, odometry every 20 ms.
 
     Frames are stamped 7 ms after an odometry message; `receive_delay` [ns] makes the time of
@@ -90,7 +107,7 @@ def record_circle(path, seconds=2.5, receive_delay=0, holes=(), **options):
             stamp = START + tick * 20_000_000
             speed = SPEED + ACCELERATION * time
             if not any(start < time < end for start, end in holes):
-                recorder.odometry(stamp, speed, CURVATURE * speed)
+                getattr(recorder, odom)(stamp, speed, CURVATURE * speed)
             if tick % 5 == 0:
                 recorder.frame(stamp + 7_000_000, picture(tick // 5),
                                recorded=stamp + 7_000_000 + receive_delay)

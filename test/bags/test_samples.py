@@ -49,6 +49,16 @@ def test_ego_state_and_action_are_those_of_the_motion(tmp_path, recording):
     assert samples[3].ego.acceleration == pytest.approx(recording.acceleration)
 
 
+@pytest.mark.parametrize('odom', ['twist', 'twist_with_covariance'])
+def test_a_twist_tells_the_motion_too(tmp_path, recording, odom):
+    expected = list(read_samples([recording.circle(tmp_path / 'bag')]))
+    found = list(read_samples([recording.circle(tmp_path / odom, odom=odom)]))
+    assert [(s.stamp, s.ego, s.action) for s in found] == [
+        (s.stamp, s.ego, s.action) for s in expected]
+    with pytest.raises(UserError, match="moves the frame 'base_link', not 'vehicle'"):
+        list(read_samples([tmp_path / odom], base_frame='vehicle'))
+
+
 def test_pairing_is_by_stamp_not_by_time_of_recording(tmp_path, recording):
     prompt = list(read_samples([recording.circle(tmp_path / 'prompt')]))
     late = list(read_samples([recording.circle(tmp_path / 'late', receive_delay=350_000_000)]))

@@ -25,7 +25,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from owled_ros.bags.motion import twist_of
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
+from owled_ros.ros.messages import odometry_type
 
 PROGRAM = Path(__file__).with_name('scripted_driver.py')
 OWN_SEGMENT = re.compile(r'/dev/shm/fastdds_[0-9a-f]{16}_el')  # of one process, held open
@@ -121,7 +123,7 @@ class Rig:
         self.node = rclpy.create_node('tester', context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._connect(image_topic)
+        self._connect(image_topic, odometry_type(parameters.get('odom_type', 'odometry')))
         self._spinner = threading.Thread(target=self._spin, daemon=True)
         self._spinner.start()
 
@@ -129,12 +131,12 @@ class Rig:
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):
             self._executor.spin()
 
-    def _connect(self, image_topic):
+    def _connect(self, image_topic, odom_type):
         node = self.node
         self._image = node.create_publisher(Image, image_topic, 10)
         self._compressed = node.create_publisher(
             CompressedImage, f'{image_topic}/compressed', 10)
-        self._odom = node.create_publisher(Odometry, 'odom', 10)
+        self._odom = node.create_publisher(odom_type, 'odom', 10)
         self._command = node.create_publisher(DrivingCommand, 'command', 10)
         self._clock = node.create_publisher(Clock, '/clock', 10)
         for kind, topic, heard, profile in (
@@ -196,10 +198,14 @@ class Rig:
         return self.node.get_clock().now().nanoseconds
 
     def odometry(self, speed=5.0, yaw_rate=0.0, age=0.0, stamp=None, frame='base_link'):
-        message = Odometry(child_frame_id=frame)
+        message = self._odom.msg_type()
+        if isinstance(message, Odometry):
+            message.child_frame_id = frame
+        else:
+            message.header.frame_id = frame
         message.header.stamp = self._stamp(age, stamp)
-        message.twist.twist.linear.x = speed
-        message.twist.twist.angular.z = yaw_rate
+        _, twist = twist_of(message)
+        twist.linear.x, twist.angular.z = speed, yaw_rate
         self._odom.publish(message)
 
     def image(self, pixels=None, age=0.0, stamp=None, encoding='rgb8', data=None):

@@ -5,6 +5,7 @@ import time
 
 import cv2
 import numpy as np
+import pytest
 from rclpy.qos import ReliabilityPolicy
 from rig import LATCHED, nanoseconds, picture
 
@@ -69,6 +70,17 @@ def test_the_debug_image_shows_that_there_is_no_action(start):
     assert shown.shape == (240, 320, 3)
     assert np.ptp(shown[120:], axis=2).max() < 16 < shown[120:].max()   # the last frame, in grey
     assert np.ptp(shown[:40], axis=2).max() > 60                        # in red: why
+
+
+@pytest.mark.parametrize('odom_type', ['twist', 'twist_with_covariance'])
+def test_a_twist_tells_the_motion_too(start, odom_type):
+    rig = start(odom_type=odom_type)
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action')
+    rig.wait(lambda: rig.heard(DrivingAction.INVALID_INPUT), 'a twist of another frame to be '
+             'refused', 0.05, lambda: (rig.odometry(frame='wheel'), rig.image()))
+    assert "in 'wheel' (header.frame_id); it must be in 'base_link'" in \
+        rig.heard(DrivingAction.INVALID_INPUT).reason
 
 
 def test_info_is_kept_for_late_subscribers(start):
