@@ -28,6 +28,7 @@ def result(records: dict, dense: dict, *, ours: dict) -> dict:
     rows = [_dense_row(dense), *_rows(general)]
     return {'what': NOTE, 'ours': ours, 'rows': rows,
             'bars': _bars(general, ours), 'shuffles': _shuffles(general),
+            'dense': _rounded(dense['losses']),
             'driving': _driving(records), 'driving_gains': _driving_gains(records),
             'cells': [{**asdict(cell), 'losses': _rounded(record['losses']),
                        'pruning_seconds': round(record['pruning_seconds'], 1)}

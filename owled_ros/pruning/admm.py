@@ -42,7 +42,11 @@ def prune_by_admm(weight: torch.Tensor, statistic, cut: Cut):
 
 
 def _mask(weight: torch.Tensor, cut: Cut, progress: float) -> torch.Tensor:
-    """Return what is pruned when a part of the schedule, in (0, 1], is done."""
+    """
+    Return what is pruned when a part of the schedule, in (0, 1], is done.
+
+    An n:m pattern is kept to from the first step on.
+    """
     if cut.pattern is not None:
         return choose(weight.abs(), cut)
     share = 1 - (1 - progress) ** 3

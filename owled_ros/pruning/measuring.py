@@ -154,8 +154,9 @@ def measure_ablation(subject: Subject) -> dict[str, float]:
     """
     Return by how much the loss rises when one block alone is pruned, for each block.
 
-    Only forward passes: every block that was reached so far has a lane in which it was the one
-    that was pruned, by Wanda at the target sparsity, and all lanes go on through the dense rest.
+    Only forward passes, and no paper's: the plainest measure of what a block is worth. Every
+    block that was reached so far has a lane in which it was the one that was pruned, by Wanda at
+    the target sparsity, and all lanes go on through the dense rest.
     """
     samples = subject.samples if subject.archive else subject.samples[:subject.ablated_with()]
     dense = Lane('dense', subject.model, subject.chains, samples, subject.stash)

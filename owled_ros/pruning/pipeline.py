@@ -36,7 +36,7 @@ from owled_ros.pruning.settings import PruningSettings
 from owled_ros.pruning.shards import Shards, hash_weights
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
-from owled_ros.pruning.streaming import StreamedModel, find_device
+from owled_ros.pruning.streaming import StreamedModel, all_finite, find_device
 from owled_ros.pruning.structure import ENTRY, Block, Chain, Projection, find_chains
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -69,7 +69,7 @@ def prune(model_dir: str | Path, inputs: Sequence[dict], settings: PruningSettin
     Processes that torchrun has started share the work when each makes the same call; the first
     one writes and tells, and all return the same.
     """
-    model_dir, output = Path(model_dir), Path(output)
+    model_dir, output = Path(model_dir), Path(output).resolve()
     processes = Processes.join(find_device(settings.device))
     if not processes.is_first:
         progress = _silent
@@ -381,7 +381,12 @@ class _Run:
             weight = self._weight(projection).data
             cut = Cut(counts[projection.name], pattern, self._seed(projection.name))
             new, mask = self.method.prune(weight, collector.of(projection), cut)
-            found[projection] = new.to(self._type(projection)), int(mask.sum())
+            new = new.to(self._type(projection))
+            if not all_finite(new):
+                raise UserError(f'The refitted weights of {projection.name} are too large for '
+                                f'{str(new.dtype).removeprefix("torch.")}: save the model in '
+                                'bf16, or choose a method that keeps weights, as wanda.')
+            found[projection] = new, int(mask.sum())
         pruned = {}
         for known in processes.gather({p.name: count for p, (_, count) in found.items()}):
             pruned |= known
@@ -508,6 +513,9 @@ def _check(model_dir: Path, inputs, settings: PruningSettings, output: Path) -> 
         raise _occupied(output)
     if not output.parent.is_dir():
         raise UserError(f'There is no directory {output.parent} to put the output in.')
+    if output.is_mount():
+        raise UserError(f'The output {output} is a mount point, which cannot be put in place as a '
+                        'whole: name a directory in it.')
     if len(inputs) < settings.minimum_samples:
         raise UserError(f'{len(inputs)} calibration samples are too few: '
                         f'give at least {settings.minimum_samples}.')

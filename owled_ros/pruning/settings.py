@@ -12,6 +12,7 @@ from owled_ros.pruning.patterns import parse_pattern
 COMPONENTS = ('vision', 'projector', 'language', 'head')
 GROUPS = {'both': ('vision', 'language'), 'all': ('vision', 'projector', 'language')}
 STATISTICS = ('sequential', 'dense')
+ROUNDED = 1e-3  # what a sparsity that is given for a pattern may be off by: 0.667 for 1:3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,9 @@ class PruningSettings:
         if pattern is None:
             return
         sparsity = 1 - pattern[0] / pattern[1]
-        if any(abs(self.sparsity_of(c) - sparsity) > 1e-9 for c in self.pruned_components):
-            raise UserError(f'The pattern {self.pattern} prunes a share of {sparsity:g} of every '
+        asked = {self.component_sparsity.get(c, self.sparsity) for c in self.pruned_components}
+        if any(abs(one - sparsity) > ROUNDED for one in asked):
+            raise UserError(f'The pattern {self.pattern} prunes a share of {sparsity:.4g} of every '
                             f'block: give this as the sparsity, not {self.sparsity}.')
         if self.allocation != 'uniform':
             raise UserError(f'The pattern {self.pattern} prunes every block alike: '
@@ -108,7 +110,9 @@ class PruningSettings:
         return tuple(component for component in COMPONENTS if component in chosen)
 
     def sparsity_of(self, component: str) -> float:
-        """Return the share of a component's prunable weights to prune."""
+        """Return the share of a component's prunable weights to prune; a pattern says it itself."""
+        if (pattern := parse_pattern(self.pattern)) is not None:
+            return 1 - pattern[0] / pattern[1]
         return self.component_sparsity.get(component, self.sparsity)
 
     def chooses(self, projection: str) -> bool:

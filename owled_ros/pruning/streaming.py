@@ -39,6 +39,7 @@ class StreamedModel:
         self.device = device
         self.shards = Shards(directory)
         self.module = _skeleton(directory).eval()
+        _move_buffers(self.module, device)
         self._sources, self._conversions = _match_names(self.module, self.shards.names())
         self._tied = _names_by_tensor(self.module)
 
@@ -169,6 +170,14 @@ def _skeleton(directory: Path) -> nn.Module:
             return model
     raise UserError(f'The model in {directory} is a {config.model_type}: only models that make '
                     'text, from images or not, can be pruned.')
+
+
+def _move_buffers(module: nn.Module, device: torch.device) -> None:
+    """Move what a checkpoint does not hold, such as the numbers of positions, to a device."""
+    for child in module.modules():
+        for name, buffer in child._buffers.items():
+            if buffer is not None:
+                child._buffers[name] = buffer.to(device)
 
 
 @contextmanager

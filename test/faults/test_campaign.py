@@ -170,6 +170,19 @@ def test_the_witness_remembers():
     assert 'the acceleration changed' in court.hear(2, acceleration=-4.0, target_speed=1.0)
 
 
+def test_of_several_frames_with_one_stamp_any_may_be_answered_once():
+    court = Court()
+    stamp = SECOND // 10
+    court.ledger.frame(Shot(6, stamp, 6, np.zeros((4, 4, 3)), 0, sent=-math.inf))
+    court.ledger.frame(Shot(7, stamp, 7, np.zeros((4, 4, 3)), 0, good=False, sent=-math.inf))
+    sixth = {'curvature': 2 * 5e-4, 'steering_angle': math.atan(2.7 * 2 * 5e-4)}
+    assert court.hear(1, **sixth) == ''
+    assert 'answered twice' in court.hear(1)
+    court = Court()
+    assert 'of another frame' in court.hear(
+        1, curvature=3 * 5e-4, steering_angle=math.atan(2.7 * 3 * 5e-4))
+
+
 def test_pictures_keep_their_marks_through_jpeg():
     import cv2
     random = np.random.default_rng(0)

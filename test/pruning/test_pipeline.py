@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -330,6 +331,53 @@ def test_types_on_disk_are_kept(samples, tmp_path, dtype, save_llava):
         kept = values != 0
         assert torch.equal(values[kept], dense[name][kept])
     assert record['sparsity']['measured'] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_the_default_keeps_types_too(samples, tmp_path, save_llava):
+    source = save_llava(tmp_path / 'model', dtype=torch.float16)
+    run(source, samples, tmp_path / 'out')
+    for values in load_file(tmp_path / 'out' / 'model.safetensors').values():
+        assert values.dtype == torch.float16 and values.isfinite().all()
+
+
+def test_weights_that_do_not_fit_their_type_are_refused(samples, tmp_path, save_llava, monkeypatch):
+    from owled_ros.pruning import methods
+    source = save_llava(tmp_path / 'model', dtype=torch.float16)
+    monkeypatch.setitem(methods.METHODS, 'magnitude', methods.Method(
+        lambda weight, statistic, cut: (weight + 1e6, weight == weight)))
+    refused('are too large for float16', source, samples, tmp_path / 'out', method='magnitude')
+
+
+def test_a_pattern_may_be_given_a_rounded_sparsity(llava_dir, samples, tmp_path):
+    record = run(llava_dir, samples, tmp_path / 'out', pattern='1:3', sparsity=0.667,
+                 method='wanda', allocation='uniform', include=('language_model',))
+    assert record['sparsity']['measured'] == pytest.approx(2 / 3, abs=1e-9)
+
+
+def test_the_buffers_go_where_the_weights_go(llava_dir):
+    from owled_ros.pruning.streaming import StreamedModel
+    model = StreamedModel(llava_dir, torch.device('meta'))  # a GPU's part
+    names = {name for name, _ in model.module.named_buffers()}
+    assert any('position_ids' in name for name in names)
+    assert all(buffer.is_meta for _, buffer in model.module.named_buffers())
+
+
+def test_the_working_directory_may_be_the_output(llava_dir, samples, tmp_path, monkeypatch):
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    run(llava_dir, samples, '.', method='wanda', allocation='uniform')
+    assert (tmp_path / 'here' / 'owled.json').is_file()
+    assert not (tmp_path / '.here.partial').exists()
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'empty')
+    run(llava_dir, samples, tmp_path / 'link', method='wanda', allocation='uniform')
+    assert (tmp_path / 'empty' / 'owled.json').is_file()
+
+
+def test_a_mount_point_is_refused_at_once(llava_dir, samples, tmp_path, monkeypatch):
+    (tmp_path / 'mounted').mkdir()
+    monkeypatch.setattr(Path, 'is_mount', lambda path: path.name == 'mounted')
+    refused('is a mount point', llava_dir, samples, tmp_path / 'mounted')
 
 
 def test_shards_keep_their_names(samples, tmp_path, save_llava):

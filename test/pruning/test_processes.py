@@ -15,6 +15,7 @@ from owled_ros.pruning.processes import ALONE, Processes
 from owled_ros.pruning.streaming import find_device
 
 CASES = {
+    'default': {},
     'wanda': {'method': 'wanda', 'allocation': 'owl', 'statistics': 'sequential'},
     'sparsegpt': {'method': 'sparsegpt', 'allocation': 'fisher', 'components': 'all'},
     'admm': {'method': 'admm', 'allocation': 'ablation', 'sparsity': 0.6,
