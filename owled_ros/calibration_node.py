@@ -29,6 +29,7 @@ from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.messages import odometry_type, ODOMETRY_TYPES, time_message
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
+from owled_ros.ros.standard_error import standard_error_that_never_blocks
 
 AUTOSTART_DELAY = 0.1     # s
 DIAGNOSTICS_PERIOD = 1.0  # s
@@ -338,6 +339,7 @@ def _fill(kind, values):
                    if name in kind.__dataclass_fields__})
 
 
+@standard_error_that_never_blocks()
 def main(args=None):
     """Run until the work is done; end with 0 when it succeeded, 2 when the request was wrong."""
     signals = EndSignals()

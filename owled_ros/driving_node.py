@@ -43,6 +43,7 @@ from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.planner_outputs import PlannerOutputs
 from owled_ros.ros.refused import one_line, Refused
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
+from owled_ros.ros.standard_error import standard_error_that_never_blocks
 from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
 
@@ -147,7 +148,8 @@ class DrivingNode(ManagedNode):
                               steady)
         if self.get_parameter('autostart').value:
             self._autostart = self.create_timer(
-                WATCHDOG_PERIOD, self._on_autostart, MutuallyExclusiveCallbackGroup(), steady)
+                WATCHDOG_PERIOD, self._unharmed(self._on_autostart),
+                MutuallyExclusiveCallbackGroup(), steady)
 
     def _on_autostart(self):
         self._autostart.cancel()
@@ -407,6 +409,7 @@ def _jpeg(picture):
     return cv2.imencode('.jpg', picture[:, :, ::-1])[1].tobytes()
 
 
+@standard_error_that_never_blocks()
 def main(args=None, load_driver=load_embedded_or_named):
     """Run the node until SIGINT or SIGTERM, then end the process with status 0.
 

@@ -185,8 +185,11 @@ class ActionLimiter:
     def restart(self):
         self._previous = None  # (time [s], acceleration, steering angle)
 
-    def apply(self, action, ego, command, time):
+    def apply(self, action, ego, command, time, age):
         """Return the action within limits, for `ego` and `command` at `time` [s, steady].
+
+        age [s]: `ego` was measured so long ago. Nobody knows what the vehicle was last asked for
+        after a restart, so that jerk and steering rate then count from that measurement.
 
         Raises InvalidAction when a number is not finite or the maneuver is not allowed.
         """
@@ -195,7 +198,7 @@ class ActionLimiter:
         if action.maneuver not in command.allowed_maneuvers():
             raise InvalidAction(f'the maneuver {action.maneuver.name} was not asked for')
         applied = LimitsApplied.NONE
-        since, acceleration_before, angle_before = self._start(ego, time)
+        since, acceleration_before, angle_before = self._start(ego, time, age)
         fastest = top_speed(self.limits, command)
         acceleration, bits = self._acceleration(action, ego, fastest, acceleration_before, since)
         applied |= bits
@@ -212,12 +215,13 @@ class ActionLimiter:
             steering_angle=angle, target_speed=target_speed, maneuver=action.maneuver,
             limits_applied=applied, confidence=action.confidence)
 
-    def _start(self, ego, time):
+    def _start(self, ego, time, age):
         """Time since, acceleration and angle from which jerk and rate are counted."""
         if self._previous is None:
             floor, ceiling = -self.limits.emergency_deceleration, self.limits.acceleration
             angle = ego.steering_angle(self.wheelbase)
-            return (self.horizon, min(max(ego.acceleration, floor), ceiling),
+            return (min(max(age, 0.0), self.horizon),
+                    min(max(ego.acceleration, floor), ceiling),
                     _clamp(angle, self.limits.steering_angle))
         before, acceleration, angle = self._previous
         # A pause must not turn into a jump: never allow more change than one horizon gives.
@@ -253,7 +257,8 @@ class ActionLimiter:
         smooth = min(max(bounded, before - step), before + step)
         if smooth != bounded:
             applied |= LimitsApplied.RATE
-        return smooth, applied
+        # An angle from before the limit was lowered must not be held outside of it by the rate.
+        return _clamp(smooth, limits.steering_angle), applied
 
     def _count(self, applied):
         for limit in LimitsApplied:

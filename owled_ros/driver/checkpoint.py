@@ -8,9 +8,10 @@ import torch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 from owled_ros.errors import UserError
-from owled_ros.pruning.shards import hash_weights
+from owled_ros.pruning.shards import check_weights, hash_weights, mentions
 
 EMBEDDED = 'embedded'
+AUDIO_TOKENIZER = 'audio_tokenizer'
 
 
 def locate(model):
@@ -66,6 +67,7 @@ def weights_hash(directory, expected=''):
 
 def load_processor(directory):
     """Load a directory's processor; raises UserError where it cannot be used."""
+    _refuse_audio_tokenizer(Path(directory))
     try:
         # False, not left out: transformers would ask, and somebody might say yes.
         how = {'local_files_only': True, 'trust_remote_code': False}
@@ -83,9 +85,22 @@ def load_processor(directory):
                         f'save it beside the model with processor.save_pretrained') from error
 
 
+def _refuse_audio_tokenizer(directory):
+    # transformers would load it from any path that is named there, pickled weights included.
+    config, separate = (directory / f'{name}_config.json' for name in (
+        'processor', AUDIO_TOKENIZER))
+    if separate.exists():
+        raise UserError(f'{separate} names an audio tokenizer, which may lie anywhere; remove the '
+                        f'file, driving needs none')
+    if config.is_file() and mentions(config, (AUDIO_TOKENIZER,)):
+        raise UserError(f'{config} names an audio tokenizer, which may lie anywhere; remove the '
+                        f'entry {AUDIO_TOKENIZER}, driving needs none')
+
+
 def load_model(directory, device='auto', dtype='auto'):
     """Load a directory's model for inference; raises UserError where it cannot be used."""
     device = choose_device(device)
+    check_weights(Path(directory))
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             directory, dtype=choose_dtype(dtype, device), local_files_only=True,

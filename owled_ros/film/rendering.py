@@ -96,7 +96,8 @@ class _Passenger:
         time, frame = sample.stamp / 1e9, _fit(sample.frame, self._cut.width)
         try:
             decision = self._driver.decide(sample.frame, sample.ego, sample.command)
-            action = self._limiter.apply(decision.action, sample.ego, sample.command, time)
+            action = self._limiter.apply(decision.action, sample.ego, sample.command, time,
+                                         decision.compute_time)
         except (InvalidAction, FloatingPointError) as error:
             self.refused += 1
             self._limiter.restart()

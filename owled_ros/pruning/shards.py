@@ -20,6 +20,12 @@ from safetensors import SafetensorError, safe_open
 from owled_ros.errors import UserError
 from owled_ros.pruning.progress import sync_directory
 
+WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+# What a configuration can say so that transformers loads other files, or another configuration.
+REDIRECTIONS = ('transformers_weights', 'configuration_files')
+# Files whose mere presence makes transformers (with peft, the second) load more than is hashed.
+ADDITIONS = ('shard-*-model-*-of-*.safetensors', 'adapter_config.json')
+
 TYPES = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16,
          'BF16': torch.bfloat16, 'I64': torch.int64, 'I32': torch.int32, 'I16': torch.int16,
          'I8': torch.int8, 'U8': torch.uint8, 'BOOL': torch.bool}
@@ -131,17 +137,59 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def check_weights(directory: Path) -> None:
+    """
+    Refuse a directory of which transformers would load other weights than those that are hashed.
+
+    :raises UserError: when it would, or when there are no weights
+    """
+    _weight_files(directory)
+
+
+def mentions(path: Path, words: tuple[str, ...]) -> list[str]:
+    """
+    Return those of the words that are keys or values anywhere in a JSON file.
+
+    Values count too: a configuration may rename its own keys (``attribute_map``).
+
+    :raises UserError: when the file is not JSON
+    """
+    try:    # as transformers reads it, but with one spelling for each string
+        text = json.dumps(json.loads(path.read_text(encoding='utf-8')))
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f'The file {path} cannot be read as JSON: save the model again.') from None
+    return [word for word in words if f'"{word}"' in text]
+
+
 def _weight_files(directory: Path) -> list[str]:
-    index = directory / 'model.safetensors.index.json'
-    if index.exists():
-        files = _indexed_files(index)
-    else:
-        files = ['model.safetensors']
+    index = directory / INDEX
+    files = _indexed_files(index) if index.is_file() else [WHOLE]
     missing = [file for file in files if not (directory / file).is_file()]
     if missing:
         raise UserError(f'The model in {directory} has no weights: {missing[0]} is missing '
                         '(safetensors are needed; save the model with save_pretrained).')
+    _check_layout(directory, files)
+    _check_redirections(directory)
     return files
+
+
+def _check_layout(directory: Path, files: list[str]) -> None:
+    # transformers prefers the whole; an index of nothing but the whole says the same.
+    if files != [WHOLE] and (directory / WHOLE).exists():
+        raise UserError(f'The model in {directory} has its weights twice, in {WHOLE} and in the '
+                        f'files that {INDEX} names: remove those that were not approved.')
+    for pattern in ADDITIONS:
+        if found := sorted(directory.glob(pattern)):
+            raise UserError(f'The model in {directory} has weights that its hash does not cover: '
+                            f'remove {found[0].name}, or save the model again with them merged '
+                            'into it.')
+
+
+def _check_redirections(directory: Path) -> None:
+    config = directory / 'config.json'
+    if config.is_file() and (found := mentions(config, REDIRECTIONS)):
+        raise UserError(f'The configuration {config} names other files to load ({found[0]}), '
+                        'which the hash of the weights does not cover: remove that entry.')
 
 
 def _indexed_files(index: Path) -> list[str]:

@@ -167,6 +167,11 @@ class DecisionLoop:
         settings = self._outlet.settings
         try:
             complete = stream.advance(settings.explanation_slice)
+            if ticket != self._outlet.ticket():
+                self._explaining = None  # it hung, and was given up meanwhile
+            elif complete or self._age(report) > settings.max_explanation_age:
+                self._explaining = None
+                self._finish_explanation(report, stream, complete)
         except Stopped:
             return
         except ProcessEnded as error:
@@ -174,17 +179,15 @@ class DecisionLoop:
             return
         except BaseException as error:
             self._explanation_failed(error)
-            return
-        if ticket != self._outlet.ticket():
-            self._explaining = None  # it hung, and was given up meanwhile
-            return
-        age = (self._clock.now() - report.stamp) / 1e9
-        if complete or age > settings.max_explanation_age:
-            self._explaining = None
-            self._text = stream.text
-            self._counters.count('explanations' if complete else 'explanations given up')
-            self._publish_explanation(ExplanationReport(
-                report.stamp, report.sequence, stream.text, complete, stream.confidence))
+
+    def _age(self, report):
+        return (self._clock.now() - report.stamp) / 1e9
+
+    def _finish_explanation(self, report, stream, complete):
+        self._text = stream.text
+        self._publish_explanation(ExplanationReport(
+            report.stamp, report.sequence, stream.text, complete, stream.confidence))
+        self._counters.count('explanations' if complete else 'explanations given up')
 
     def _explanation_failed(self, error):
         self._explaining = None

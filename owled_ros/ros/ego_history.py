@@ -9,6 +9,7 @@ from owled_ros.driver.action import EgoState, Status
 from owled_ros.ros.refused import Refused
 
 KEPT = 2.0               # s of odometry kept
+MOST = 4000              # measurements kept, whatever their stamps
 MAX_SPEED = 100.0        # m/s; no road vehicle that this drives is faster
 MAX_YAW_RATE = 5.0       # rad/s
 MAX_ACCELERATION = 20.0  # m/s^2, along or across; twice what tyres can do
@@ -95,6 +96,7 @@ class EgoHistory:
         insort(self._motions, motion)
         oldest = self._motions[-1].stamp - KEPT * 1e9
         del self._motions[:bisect_left(self._motions, oldest, key=lambda other: other.stamp)]
+        del self._motions[:-MOST]
 
 
 def _implausible(motion, now, max_clock_skew):

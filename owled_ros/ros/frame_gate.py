@@ -31,6 +31,9 @@ class FrameGate:
 
     def check_time(self, stamp, now, settings):
         """Raise Refused unless a frame stamped `stamp` [ns] is good at the time `now` [ns]."""
+        if stamp <= 0:
+            raise Refused(Status.INVALID_INPUT, 'the frame has no stamp, or one before 1970; '
+                          'fill in header.stamp')
         age = (now - stamp) / 1e9
         if age > settings.max_frame_age:
             raise Refused(Status.STALE_INPUT, f'the frame is {age:.3f} s old; '
@@ -38,8 +41,6 @@ class FrameGate:
         if age < -settings.max_clock_skew:
             raise Refused(Status.INVALID_INPUT, f'the frame is stamped {-age:.3f} s in the '
                           f'future; max_clock_skew is {settings.max_clock_skew:g} s')
-        if stamp <= 0:  # the age alone would not tell while a simulated clock is near zero
-            raise Refused(Status.INVALID_INPUT, 'the frame has no stamp; fill in header.stamp')
 
     def check_order(self, stamp):
         """Raise Refused unless `stamp` [ns] is later than that of the last frame let through."""

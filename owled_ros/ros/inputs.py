@@ -1,6 +1,7 @@
 """What comes in: refused at the door, kept for the model, or handed to it."""
 
 from dataclasses import dataclass
+import threading
 import time
 from typing import Any
 
@@ -48,6 +49,7 @@ class Inputs:
         self._ego = EgoHistory()
         self._command = None  # (stamp, Command)
         self._jumps_seen = 0
+        self._jumping = threading.Lock()
         self._decode, self.decoder_name = images.choose_decoder()
 
     # Callbacks -------------------------------------------------------------------------------
@@ -148,12 +150,14 @@ class Inputs:
     def notice_clock_jump(self):
         """Forget what was measured before the clock went back."""
         self._clock.now()
-        jumps = self._clock.jumps
-        if jumps != self._jumps_seen:
+        with self._jumping:  # nobody goes on before what was measured then is gone
+            jumps = self._clock.jumps
+            if jumps == self._jumps_seen:
+                return
             self._jumps_seen = jumps
-            self._counters.count('clock jumps')
-            self._logger.warning('the clock went back; inputs from before were dropped')
             self.clear()
+        self._counters.count('clock jumps')
+        self._logger.warning('the clock went back; inputs from before were dropped')
 
     def clear(self):
         """Forget every input."""
@@ -161,4 +165,4 @@ class Inputs:
         self._gate = FrameGate()
         self._ego.clear()
         self._command = None
-        self._watchdog.start(time.monotonic())
+        self._watchdog.forget()

@@ -33,6 +33,23 @@ class ManagedNode(LifecycleNodeMixin, Node):
             if service.srv_type is ChangeState:
                 self._change_state = service.callback
                 service.callback = self._change_state_if_free
+            service.callback = self._unharmed_by_requests(service.callback)
+
+    def _unharmed_by_requests(self, answer):
+        """Wrap a service's callback: rclpy ends its executor, and so the node, when one raises.
+
+        Its own raise for requests that make no sense, as a parameter of a type that is not there;
+        such a request is answered with the response as it was made, which says nothing or no.
+        """
+        def call(request, response):
+            try:
+                return answer(request, response)
+            except Exception as error:
+                self.get_logger().error(
+                    f'a request failed: {type(error).__name__}: {error}',
+                    throttle_duration_sec=1.0)
+                return response
+        return call
 
     def destroy_node(self):
         """Destroy what rclpy destroys, and the state machine too.

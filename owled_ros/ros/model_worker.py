@@ -35,6 +35,26 @@ class Slot:
             self._waiting = None
 
 
+class AwakeTime:
+    """A steady clock that counts no time in which the process was stopped, or the computer asleep.
+
+    It has to be read often: between two readings it goes on by `longest` [s] at the most.
+    """
+
+    def __init__(self, longest=0.5):
+        self._lock = threading.Lock()
+        self._longest = longest
+        self._total, self._last = 0.0, time.monotonic()
+
+    def now(self):
+        """Return the time [s]."""
+        with self._lock:
+            now = time.monotonic()
+            self._total += min(now - self._last, self._longest)
+            self._last = now
+            return self._total
+
+
 class ModelWorker:
     """Loads the model in a thread of its own, then works there until it is stopped.
 
@@ -56,7 +76,9 @@ class ModelWorker:
         self._thread = threading.Thread(target=self._run, name='model', daemon=True)
         self._work = None
         self._error = None
-        self._step_began = None  # s, steady
+        self._clock = AwakeTime()    # the watchdog reads it all the time
+        self._step_began = None      # s of that clock
+        self._was_loading = 0.0      # when the work was last seen to load, likewise
         self.ended = ''          # why it ended by itself, in one sentence
         self._thread.start()
 
@@ -66,12 +88,12 @@ class ModelWorker:
         give_up: threading.Event of a node that is asked to end meanwhile; InterruptedError then.
         limit: UserError after so many seconds.
         """
-        began = time.monotonic()
+        began = self._clock.now()
         while not self._loaded.wait(self._poll):
             if give_up.is_set():
                 self._stopping.set()
                 raise InterruptedError('the node was asked to end while the model was loading')
-            if time.monotonic() - began > limit:
+            if self._clock.now() - began > limit:
                 self._stopping.set()
                 raise UserError(f'the model was not loaded and warm within {limit:g} s; give it '
                                 'longer (load_limit), or take a smaller one')
@@ -81,14 +103,17 @@ class ModelWorker:
 
     def busy(self):
         """Return for how long [s] the piece of work in hand has taken; 0 without one."""
-        began = self._step_began
-        return 0.0 if began is None else time.monotonic() - began
+        now, began = self._clock.now(), self._step_began
+        return 0.0 if began is None else now - began
 
     def hangs(self, hang_limit, load_limit):
         """Return in one sentence that a piece of work takes too long (limits in s), or ''."""
         busy, name, limit = self.busy(), 'hang_limit', hang_limit
         if self._work is not None and self._work.loading:
             name, limit = 'load_limit', load_limit
+            self._was_loading = self._clock.now()
+        else:   # what was loading before is not held against the work that follows
+            busy = min(busy, self._clock.now() - self._was_loading)
         if busy <= limit:
             return ''
         return (f'the model hangs: it has been at one piece of work for {busy:.1f} s; '
@@ -111,7 +136,7 @@ class ModelWorker:
             self._loaded.set()
         try:
             while not self._stopping.is_set():
-                self._step_began = time.monotonic()
+                self._step_began = self._clock.now()
                 self._work.step(self._poll)
         except BaseException as error:
             # A sentence only: the exception would keep what its frames hold in memory.

@@ -12,6 +12,7 @@ from owled_ros.ros.refused import Refused
 
 NO_FRAME = 0  # stamp of a report that no frame led to
 TOLERANCE = 1e-6
+LONGEST_REASON = 400  # characters: messages from elsewhere are quoted in it
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class ActionOutlet:
                 return None
             try:
                 _check_kind(action)
-                limited = self._limiter.apply(action, ego, command, time.monotonic())
+                now = time.monotonic()
+                limited = self._limiter.apply(action, ego, command, now, now - frame.arrived)
                 _check_limits(limited, self._limiter, command)
                 # Last, and by the very reading that the message carries: on a busy machine a
                 # thread may be held up between any two lines.
@@ -180,8 +182,8 @@ class ActionOutlet:
         self._counters.count(status.name)
         self._sequence += 1
         published = self._clock.now() if published is None else published
-        report = ActionReport(self._sequence, status, reason, stamp, published, action,
-                              compute_time)
+        report = ActionReport(self._sequence, status, reason[:LONGEST_REASON], stamp, published,
+                              action, compute_time)
         self._publish(report)
         return report
 

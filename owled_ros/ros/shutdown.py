@@ -6,6 +6,8 @@ import signal
 import socket
 import sys
 
+from owled_ros.ros.standard_error import let_out
+
 END = 0  # no signal has this number
 
 
@@ -47,4 +49,5 @@ def leave(status):
     """End the process now, without the interpreter's own clean-up."""
     sys.stdout.flush()
     sys.stderr.flush()
+    let_out()
     os._exit(status)

@@ -18,14 +18,22 @@ class Watchdog:
         self.start(0.0)
 
     def start(self, now):
-        """Begin to wait for a good action: the node was activated, or its inputs cleared."""
+        """Begin to wait for a good action: the node was activated."""
         with self._lock:
             self._silent_since = now
+            self._restarting = False
+        self.forget()
+
+    def forget(self):
+        """Know of no input and of no work any more: the clock went back.
+
+        The silence goes on: a clock that goes back again and again must not silence this too.
+        """
+        with self._lock:
             self._frame = None
             self._odometry = False
             self._refusal = None  # (time, Refused)
             self._busy_since = None
-            self._restarting = False
 
     def frame_came(self, now):
         with self._lock:

@@ -12,8 +12,15 @@ LIMITS = Limits(acceleration=2.0, deceleration=4.0, emergency_deceleration=8.0, 
 WHEELBASE = 2.7
 
 
+class Limiter(ActionLimiter):
+    """Takes the ego state for a second old unless told otherwise: nothing is held back by jerk."""
+
+    def apply(self, action, ego, command, time, age=1.0):
+        return super().apply(action, ego, command, time, age)
+
+
 def limiter(horizon=1.0):
-    return ActionLimiter(LIMITS, WHEELBASE, horizon)
+    return Limiter(LIMITS, WHEELBASE, horizon)
 
 
 def action(acceleration=0.0, curvature=0.0, maneuver=Maneuver.KEEP_LANE):
@@ -53,6 +60,25 @@ def test_jerk_is_counted_from_the_measured_motion_after_a_restart():
     bounded.restart()
     after = bounded.apply(action(2.0), EgoState(5.0, acceleration=-3.0), Command(), 0.1)
     assert after.acceleration == pytest.approx(-3.0 + 5.0 * 0.2)
+
+
+def test_after_a_restart_there_is_no_more_freedom_than_since_the_measurement():
+    for _ in range(3):      # as when every second frame is refused
+        bounded = limiter()
+        ego = EgoState(5.0, yaw_rate=5.0 * math.tan(0.1) / WHEELBASE, acceleration=0.5)
+        after = bounded.apply(action(-4.0, -1.0), ego, Command(), 0.0, age=0.06)
+        assert after.acceleration == pytest.approx(0.5 - 5.0 * 0.06)
+        assert after.steering_angle == pytest.approx(0.1 - 0.5 * 0.06)
+        assert LimitsApplied.JERK in after.limits_applied
+        assert LimitsApplied.RATE in after.limits_applied
+
+
+def test_a_lowered_angle_limit_holds_at_once():
+    bounded = limiter()
+    bounded.apply(action(0.0, 0.1), EgoState(5.0), Command(), 0.0)
+    bounded.limits = Limits(**{**vars(LIMITS), 'steering_angle': 0.1})
+    after = bounded.apply(action(0.0, 0.1), EgoState(5.0), Command(), 0.05)
+    assert after.steering_angle == pytest.approx(0.1)
 
 
 def test_a_long_pause_allows_no_jump():

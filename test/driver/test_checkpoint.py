@@ -1,3 +1,5 @@
+import hashlib
+import json
 import shutil
 
 import pytest
@@ -8,6 +10,9 @@ from owled_ros.driver.checkpoint import (
     choose_device, choose_dtype, load_model, load_processor, locate, weights_hash)
 from owled_ros.driver.driver import Driver
 from owled_ros.errors import UserError
+from owled_ros.pruning.shards import hash_file, hash_weights, Shards
+
+INDEX = 'model.safetensors.index.json'
 
 
 @pytest.fixture
@@ -19,6 +24,29 @@ def refused(complaint, work, *arguments, **options):
     with pytest.raises(UserError, match=complaint) as refusal:
         work(*arguments, **options)
     assert '\n' not in str(refusal.value)
+
+
+@pytest.fixture
+def sharded(copy):
+    """Return a copy of the embedded model in two files and an index."""
+    tensors = sorted(load_file(copy / 'model.safetensors').items())
+    where = {}
+    for file, part in (('one.safetensors', tensors[::2]), ('two.safetensors', tensors[1::2])):
+        save_file(dict(part), copy / file, {'format': 'pt'})
+        where.update({name: file for name, _ in part})
+    (copy / INDEX).write_text(json.dumps({'metadata': {}, 'weight_map': where}))
+    (copy / 'model.safetensors').unlink()
+    return copy
+
+
+def refused_everywhere(complaint, directory):
+    """Say that neither the hash nor the model can be had, and no part of it."""
+    for work in (weights_hash, hash_weights, Shards, load_model, Driver.load):
+        refused(complaint, work, directory)
+
+
+def changed(path, **entries):
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
 def test_the_embedded_model_is_found():
@@ -74,8 +102,70 @@ def test_the_hash_tells_models_apart(copy):
 
 
 def test_a_full_hash_may_be_expected(copy):
-    from owled_ros.pruning import hash_weights
     assert weights_hash(copy, hash_weights(copy)) == hash_weights(copy)[:12]
+
+
+def test_hashes_that_were_recorded_stay_valid(copy):
+    content = hash_file(copy / 'model.safetensors')
+    expected = hashlib.sha256(f'model.safetensors{content}'.encode()).hexdigest()
+    assert hash_weights(copy) == expected
+    changed(copy / 'config.json', anything='else')
+    (copy / INDEX).write_text('{"weight_map": {"all": "model.safetensors"}}')
+    assert hash_weights(copy) == expected
+
+
+def test_weights_in_several_files(sharded):
+    names = ''.join(f'{name}{hash_file(sharded / name)}'
+                    for name in ('one.safetensors', 'two.safetensors'))
+    assert hash_weights(sharded) == hashlib.sha256(names.encode()).hexdigest()
+    load_model(sharded)
+
+
+def test_other_weights_beside_the_approved_ones(sharded):
+    approved = hash_weights(sharded)
+    shutil.copy(locate('embedded') / 'model.safetensors', sharded)  # what transformers would load
+    refused_everywhere('weights twice', sharded)
+    refused('weights twice', weights_hash, sharded, approved)
+    refused('weights twice', Driver.load, sharded, expected_hash=approved)
+
+
+def test_an_index_of_the_whole_and_more(sharded):
+    (sharded / 'one.safetensors').rename(sharded / 'model.safetensors')
+    index = sharded / INDEX
+    index.write_text(index.read_text().replace('one.safetensors', 'model.safetensors'))
+    refused_everywhere('weights twice', sharded)
+
+
+@pytest.mark.parametrize('name', [
+    'adapter_config.json', 'shard-00000-model-00001-of-00001.safetensors'])
+def test_files_that_add_weights(copy, name):
+    (copy / name).write_text('{}')
+    refused_everywhere(f'does not cover: remove {name}', copy)
+
+
+@pytest.mark.parametrize('entries', [
+    {'transformers_weights': 'other.safetensors'},
+    {'text_config': {'transformers_weights': 'other.safetensors'}},
+    {'layers': [{'deep': [{'transformers_weights': 'other.safetensors'}]}]},
+    {'attribute_map': {'transformers_weights': 'other'}, 'other': 'other.safetensors'},
+    {'attribute_map': {'other': 'transformers_weights'}, 'other': 'other.safetensors'},
+    {'configuration_files': ['config.4.0.0.json']}])
+def test_a_configuration_that_names_other_weights(copy, entries):
+    shutil.copy(copy / 'model.safetensors', copy / 'other.safetensors')
+    changed(copy / 'config.json', **entries)
+    refused_everywhere('names other files to load', copy)
+
+
+def test_a_name_of_other_weights_in_another_spelling(copy):
+    path = copy / 'config.json'
+    path.write_text('{"transformers\\u005fweights": "x.safetensors",' + path.read_text()[1:])
+    refused_everywhere('names other files to load', copy)
+
+
+@pytest.mark.parametrize('content', [b'{', b'\xff\xfe{}', b'[' * 100_000])
+def test_a_configuration_that_cannot_be_read(copy, content):
+    (copy / 'config.json').write_bytes(content)
+    refused_everywhere('config.json cannot be read', copy)
 
 
 def test_devices_and_types():
@@ -96,6 +186,29 @@ def test_a_processor_that_needs_a_library_says_which(monkeypatch):
     monkeypatch.setattr('owled_ros.driver.checkpoint.AutoProcessor.from_pretrained', refuse)
     refused('requires the Torchvision library .* install it with pip', load_processor,
             locate('embedded'))
+
+
+AUDIO = {'audio_tokenizer_class': 'DacModel', 'audio_tokenizer_name_or_path': '/anywhere'}
+
+
+def test_a_processor_cannot_lead_out_of_its_directory(copy, monkeypatch):
+    monkeypatch.setattr('owled_ros.driver.checkpoint.AutoProcessor.from_pretrained',
+                        lambda *_, **__: pytest.fail('transformers has seen it'))
+    changed(copy / 'processor_config.json', audio_tokenizer=AUDIO)
+    refused('processor_config.json names an audio tokenizer', load_processor, copy)
+    refused('processor_config.json names an audio tokenizer', Driver.load, copy)
+
+
+def test_an_audio_tokenizer_in_a_file_of_its_own(copy, monkeypatch):
+    monkeypatch.setattr('owled_ros.driver.checkpoint.AutoProcessor.from_pretrained',
+                        lambda *_, **__: pytest.fail('transformers has seen it'))
+    (copy / 'audio_tokenizer_config.json').write_text(json.dumps(AUDIO))
+    refused('audio_tokenizer_config.json names an audio tokenizer', load_processor, copy)
+
+
+def test_a_processor_configuration_that_cannot_be_read(copy):
+    (copy / 'processor_config.json').write_text('{')
+    refused('processor_config.json cannot be read', load_processor, copy)
 
 
 def test_pictures_are_resized_alike_wherever_it_runs():

@@ -1,5 +1,7 @@
 """Parameters: what is refused, when, and in which words."""
 
+from rcl_interfaces.msg import Parameter as ParameterMessage, ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rig import CALM
 
 from owled_ros.msg import DrivingAction
@@ -28,6 +30,22 @@ def test_changes_while_it_drives(start):
     assert rig.actions[-1].acceleration <= 0.2
     assert rig.actions[-1].limits_applied & DrivingAction.LIMIT_ACCELERATION
     assert abs(rig.infos[-1].limit_acceleration - 0.2) < 1e-6
+
+
+def test_a_request_that_makes_no_sense_does_not_end_the_node(start):
+    rig = start()
+    rig.wait_until_heard()
+    for kind in (200, 255):     # there are no such types
+        message = ParameterMessage(name='deadline', value=ParameterValue(type=kind))
+        for service, request in (
+                (SetParameters, SetParameters.Request(parameters=[message])),
+                (SetParametersAtomically, SetParametersAtomically.Request(parameters=[message]))):
+            name = ('set_parameters' if service is SetParameters else 'set_parameters_atomically')
+            assert not any(r.successful for r in getattr(
+                rig.call(service, name, request), 'results', []))
+    rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action')
+    assert 'a request failed: ValueError' in rig.words()
+    assert rig.state() == 'active'
 
 
 def test_they_are_checked_together_at_configure(start):

@@ -75,7 +75,7 @@ def test_stamps_at_the_ends_of_what_a_message_can_carry(start):
         return publish
 
     refusal(rig, DrivingAction.INVALID_INPUT, feed(2**31 - 1, 2**32 - 1), 'in the future')
-    refusal(rig, DrivingAction.STALE_INPUT, feed(-2**31, 0), 's old')
+    refusal(rig, DrivingAction.INVALID_INPUT, feed(-2**31, 0), 'before 1970')
     recovers(rig)
 
 

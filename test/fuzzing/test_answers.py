@@ -69,7 +69,7 @@ def test_what_is_limited_is_within_the_limits(limits, command, answers):
         now += wait
         try:
             limited = limiter.apply(Action(acceleration, curvature, maneuver, 0.5),
-                                    EgoState(speed, yaw_rate), command, now)
+                                    EgoState(speed, yaw_rate), command, now, age=1.0)
         except InvalidAction:
             assert not (math.isfinite(acceleration) and math.isfinite(curvature)) \
                 or maneuver not in command.allowed_maneuvers()

@@ -46,7 +46,8 @@ class Bench:
         self.outlet.open()
 
     def frame(self, message=None, age=0.0, **changed):
-        frame = Frame(message, self.time - int(age * SECOND), time.monotonic(), False,
+        # A second ago: so far may the first action be from the measured motion.
+        frame = Frame(message, self.time - int(age * SECOND), time.monotonic() - 1.0, False,
                       self.outlet.ticket())
         return replace(frame, **changed)
 
@@ -504,3 +505,13 @@ def test_the_overlay_leaves_its_frame_alone():
     action = Bench().offer(Action(-2.0, 0.05, Maneuver.SLOW_DOWN, 0.9)).action
     drawn = draw_action(frame, action, 'braking for the red light ahead ' * 9)
     assert drawn.shape == frame.shape and drawn.any() and not frame.any()
+
+
+def test_the_first_action_after_a_refusal_starts_from_the_measured_motion():
+    bench = Bench()
+    for _ in range(3):  # every second frame is refused
+        bench.outlet.refuse(Refused(Status.INVALID_INPUT, 'blank'), bench.outlet.ticket())
+        action = bench.offer(Action(-5.0, 0.2, Maneuver.SLOW_DOWN, 0.9),
+                             arrived=time.monotonic()).action
+        assert -0.5 < action.acceleration <= EGO.acceleration
+        assert abs(action.steering_angle - EGO.steering_angle(2.7)) < 0.03

@@ -4,6 +4,7 @@ import contextlib
 import math
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from owled_ros.errors import UserError
 from owled_ros.ros.counters import Counters, percentile
 from owled_ros.ros.ego_history import EgoHistory, Motion
 from owled_ros.ros.frame_gate import FrameGate
-from owled_ros.ros.model_worker import ModelWorker, Slot
+from owled_ros.ros import model_worker
+from owled_ros.ros.model_worker import AwakeTime, ModelWorker, Slot
 from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper
@@ -50,7 +52,7 @@ def test_the_age_of_a_frame():
         gate.check_time(now - int(0.41 * SECOND), now, SETTINGS)
     with refused(Status.INVALID_INPUT, '0.110 s in the future'):
         gate.check_time(now + int(0.11 * SECOND), now, SETTINGS)
-    with refused(Status.STALE_INPUT):
+    with refused(Status.INVALID_INPUT, 'no stamp'):
         gate.check_time(0, now, SETTINGS)  # a message that nobody stamped
     with refused(Status.INVALID_INPUT, 'no stamp'):
         gate.check_time(0, SECOND // 10, SETTINGS)  # the same while a simulated clock starts
@@ -232,7 +234,57 @@ def test_what_the_watchdog_says():
     assert verdict(watchdog, 7.0) == Status.STALE_INPUT
 
 
+def test_a_clock_that_goes_back_again_and_again_does_not_silence_the_watchdog():
+    watchdog = Watchdog()
+    watchdog.start(0.0)
+    spoken = []
+    for tick in range(80):
+        watchdog.forget()
+        if verdict(watchdog, tick / 50) is not None:
+            spoken.append(tick / 50)
+    assert spoken == [0.5, 1.0, 1.5]
+
+
+def test_a_restarting_model_is_not_forgotten_with_the_clock():
+    watchdog = Watchdog()
+    watchdog.start(0.0)
+    watchdog.model_restarts(True)
+    watchdog.forget()
+    assert verdict(watchdog, 1.0) == Status.MODEL_ERROR
+
+
 # Worker ----------------------------------------------------------------------------------------
+
+def test_a_process_that_was_stopped_did_not_hang(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(model_worker, 'time', SimpleNamespace(monotonic=lambda: now))
+    clock = AwakeTime(longest=0.5)
+    for _ in range(20):
+        now += 0.05
+        clock.now()
+    assert clock.now() == pytest.approx(1.0)
+    now += 3600.0   # SIGSTOP, or the computer asleep
+    assert clock.now() == pytest.approx(1.5)
+
+
+def test_the_time_of_loading_is_not_held_against_the_work_after_it():
+    go_on = threading.Event()
+    work = Steps(go_on)
+    work.loading = True
+    worker = ModelWorker(lambda: work)
+    worker.wait_until_loaded(threading.Event(), 5.0)
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        assert not worker.hangs(0.2, 60.0)
+        time.sleep(0.02)
+    work.loading = False
+    assert worker.busy() > 0.3 and not worker.hangs(0.2, 60.0)
+    time.sleep(0.3)
+    assert 'hang_limit is 0.2 s' in worker.hangs(0.2, 60.0)
+    go_on.set()
+    assert worker.stop(5.0)
+
+
 
 def test_the_newest_wins_the_slot():
     slot = Slot()
