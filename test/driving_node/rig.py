@@ -117,13 +117,14 @@ class Rig:
         self.actions, self.explanations, self.infos = [], [], []
         self.diagnostics, self.pictures = [], []
         self._frames = 0
+        self._odom_type = odometry_type(parameters.get('odom_type', 'odometry'))
         self._clients = {}
         self._context = Context()
         rclpy.init(context=self._context)
         self.node = rclpy.create_node('tester', context=self._context, namespace=namespace)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._connect(image_topic, odometry_type(parameters.get('odom_type', 'odometry')))
+        self._connect(image_topic)
         self._spinner = threading.Thread(target=self._spin, daemon=True)
         self._spinner.start()
 
@@ -131,12 +132,12 @@ class Rig:
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):
             self._executor.spin()
 
-    def _connect(self, image_topic, odom_type):
+    def _connect(self, image_topic):
         node = self.node
         self._image = node.create_publisher(Image, image_topic, 10)
         self._compressed = node.create_publisher(
             CompressedImage, f'{image_topic}/compressed', 10)
-        self._odom = node.create_publisher(odom_type, 'odom', 10)
+        self._odom = node.create_publisher(self._odom_type, 'odom', 10)
         self._command = node.create_publisher(DrivingCommand, 'command', 10)
         self._clock = node.create_publisher(Clock, '/clock', 10)
         for kind, topic, heard, profile in (
