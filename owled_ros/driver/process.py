@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 from dataclasses import dataclass
 from importlib import import_module
+import io
 import json
 import math
 from multiprocessing.connection import Connection
@@ -280,6 +281,9 @@ def main(load, connection, memory, parent):
     if os.getppid() != int(parent):
         return  # it died before it could be noticed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the caller, which ends this one
+    # The node's standard error, which never blocks: what does not fit is dropped here too.
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, 'w', closefd=False), errors='backslashreplace',
+                                  line_buffering=True)
     module, _, path = load.partition(':')
     function = import_module(module)
     for name in path.split('.'):

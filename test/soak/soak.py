@@ -180,7 +180,7 @@ def plot(run, path):
         axis.set_ylabel(unit)
         bar = run['bars'][what]
         axis.set_title(f'growth {bar["growth"]:+g}, bar {bar["bar"]:g}', fontsize=9)
-    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylim(0, 1.1 * max(reading['memory'] for reading in run['readings']))
     axes[-1].set_xlabel('minutes (grey: warm-up, not judged)')
     figure.savefig(path, dpi=110)
     plt.close(figure)
