@@ -210,9 +210,10 @@ class Session:
         ended = self.bench.end(signal.SIGINT)
         self.bench.close()
         said = {'setup': self.name, 'before': self.before, 'after': after,
-                'exit_status': ended and ended[0], 'exit_seconds': ended and round(ended[1], 2)}
+                'exit_status': ended and ended[0], 'exit_seconds': ended and round(ended[1], 2),
+                'wrong': self.witness.take_wrong()}     # after the last fault
         said['fine'] = bool(ended and ended[0] == 0 and ended[1] <= EXIT_WITHIN
-                            and 'Traceback' not in self.bench.words())
+                            and not said['wrong'] and 'Traceback' not in self.bench.words())
         if not said['fine']:
             said['log'] = self.bench.words()[-2000:]
         return said
