@@ -15,11 +15,11 @@ from owled_ros.pruning.processes import ALONE, Processes
 from owled_ros.pruning.streaming import find_device
 
 CASES = {
-    'default': {},
     'wanda': {'method': 'wanda', 'allocation': 'owl', 'statistics': 'sequential'},
     'sparsegpt': {'method': 'sparsegpt', 'allocation': 'fisher', 'components': 'all'},
     'admm': {'method': 'admm', 'allocation': 'ablation', 'sparsity': 0.6,
              'statistics': 'sequential'},
+    'default': {},
     'again': {'method': 'wanda', 'allocation': 'owl', 'statistics': 'sequential'},    # undisturbed
 }
 # What every process does: all cases, then one in which only the second is given a NaN, and one in
@@ -104,7 +104,7 @@ def zeros(directory):
         if '.layers.' in name or 'projector' in name])
 
 
-@pytest.mark.parametrize('name', ['wanda', 'sparsegpt', 'admm'])
+@pytest.mark.parametrize('name', ['wanda', 'sparsegpt', 'admm', 'default'])
 def test_two_processes_prune_as_one_does(work, llava_dir, samples, tmp_path, name):
     record = prune(llava_dir, samples, PruningSettings(**CASES[name]), tmp_path / 'one',
                    progress=lambda line: None)
