@@ -109,6 +109,14 @@ def parse_size(text):
 
 # -- calibrate ---------------------------------------------------------------------------------
 
+def add_driver(parser):
+    """Options that say on what a driver runs, and what it steers."""
+    parser.add_argument('--wheelbase', type=float, default=2.7, help='m, for the steering (2.7)')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--dtype', default='auto',
+                        help='float32, float16 or bfloat16 (auto: float32 on a CPU)')
+
+
 def add_source(parser):
     """Options that say where in a bag things are."""
     parser.add_argument('--image-topic', default='/camera/image_raw')
@@ -297,10 +305,7 @@ def add_render(commands):
                         help='pictures a second (as many as the camera made)')
     parser.add_argument('--explain-every', type=float, default=1.0,
                         help='s between two explanations (1)')
-    parser.add_argument('--wheelbase', type=float, default=2.7, help='m, for the steering (2.7)')
-    parser.add_argument('--device', default='auto')
-    parser.add_argument('--dtype', default='auto',
-                        help='float32, float16 or bfloat16 (auto: float32 on a CPU)')
+    add_driver(parser)
     add_source(parser)
 
 
@@ -351,10 +356,7 @@ def add_evaluate(commands):
                         help='goes with --table: small enough to see that it works')
     parser.add_argument('--beside', action='append', default=[], metavar='NAME=MODEL',
                         help='goes with --table: another model to measure too, as half=DIR')
-    parser.add_argument('--wheelbase', type=float, default=2.7, help='m, for the steering (2.7)')
-    parser.add_argument('--device', default='auto')
-    parser.add_argument('--dtype', default='auto',
-                        help='float32, float16 or bfloat16 (auto: float32 on a CPU)')
+    add_driver(parser)
     add_source(parser)
 
 

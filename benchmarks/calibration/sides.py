@@ -90,7 +90,9 @@ def run_owled_ros(job: Job, note) -> None:
         method=job.method, allocation=job.allocation, sparsity=job.sparsity, device='cpu',
         statistics=job.statistics, activation_bytes=job.activation_bytes)
     prune(job.model, [{'input_ids': ids} for ids in job.calibration()], settings, job.output,
-          held_out=[{'input_ids': ids} for ids in job.held_out()], progress=note)
+          held_out=[{'input_ids': ids} for ids in job.held_out()],
+          # Without the time left; other lines than those of blocks name this machine's folders.
+          progress=lambda line: note(line.partition(',')[0]) if ' block ' in line else None)
 
 
 def run_llm_compressor(job: Job, note) -> None:
