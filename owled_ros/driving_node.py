@@ -375,11 +375,13 @@ class DrivingNode(ManagedNode):
         if steady - self._diagnosed < DIAGNOSTICS_PERIOD / 2:
             return  # the last one was late, and rates over so little time say nothing
         self._diagnosed = steady
-        now, worker = self._time.now(), self._worker
+        now, worker, driver = self._time.now(), self._worker, self._driver
         self._diagnostics.publish(self._diagnosis.array(Situation(
             stamp=now, steady=steady, active=self._outlet.ticket() is not None,
             model=self._model, clamps=self._outlet.clamps(), ages=self._inputs.ages(now),
-            health=self._machine.health(), lost=self._lost(),
+            health=self._machine.health(
+                driver.process_id() if isinstance(driver, DriverProcess) else None),
+            lost=self._lost(),
             busy=worker.busy() if worker is not None else 0.0, settings=self._settings)))
 
     def _on_parameters(self, changed):

@@ -128,6 +128,11 @@ class DriverProcess:
         self.ask('explain')
         return ExplanationStream(self)
 
+    def process_id(self):
+        """Return the id of the process, None between two; from any thread."""
+        process = self._process
+        return process and process.pid
+
     def kill(self):
         """End the process at once, from any thread; who waits for it gets ProcessEnded."""
         process = self._process
@@ -185,7 +190,10 @@ def _name(load):
     """The words by which another process finds a function: module:name."""
     module = load.__module__
     if module == '__main__':
-        module = Path(sys.modules[module].__file__).stem
+        module = Path(getattr(sys.modules[module], '__file__', '')).stem
+    if '<' in load.__qualname__ or not module:
+        raise UserError(f'another process cannot import {load.__qualname__}; load the model by a '
+                        'function at the top of a module, or set model_process to false')
     return f'{module}:{load.__qualname__}'
 
 
@@ -280,7 +288,9 @@ def main(load, connection, memory, parent):
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != int(parent):
         return  # it died before it could be noticed
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is for the caller, which ends this one
+    # ^C, and what a service manager sends to all of a service, are for the caller: it ends this one.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # The node's standard error, which never blocks: what does not fit is dropped here too.
     sys.stderr = io.TextIOWrapper(io.FileIO(2, 'w', closefd=False), errors='backslashreplace',
                                   line_buffering=True)

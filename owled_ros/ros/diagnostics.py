@@ -131,8 +131,12 @@ class Diagnosis:
 
     def _machine(self, now):
         health = now.health
-        values = {'memory (MB)': health.memory / MEGABYTE, 'free memory share': health.free_memory,
-                  'threads': health.threads, 'open files': health.files}
+        values = {'memory (MB)': health.memory / MEGABYTE,
+                  'memory of the model (MB)': health.model_memory / MEGABYTE,
+                  'free memory share': health.free_memory, 'threads': health.threads,
+                  'open files': health.files}
+        if not health.model_memory:  # it is in the process's own
+            del values['memory of the model (MB)']
         values |= {f'{name} (C)': value for name, value in health.temperatures.items()}
         values |= {f'{name} (W)': value for name, value in health.powers.items()}
         findings = Findings(now.settings)

@@ -92,15 +92,27 @@ class Inputs:
 
     def command(self, message):
         """Keep where the route wants to go; one that makes no sense is as good as none."""
+        if self._outlet.ticket() is None:
+            return
         try:
             command = messages.command(message)
+            stamp = messages.nanoseconds(message.header.stamp)
+            self._check_ahead(stamp)
         except UserError as error:
             self._counters.count('commands refused')
             self._logger.warning(str(error), throttle_duration_sec=5.0)
             self._command = None
             return
         self._counters.count('commands')
-        self._command = (messages.nanoseconds(message.header.stamp), command)
+        self._command = (stamp, command)
+
+    def _check_ahead(self, stamp):
+        """Raise UserError for a command from the future: later it would be taken for a fresh one."""
+        ahead = (stamp - self._clock.now()) / 1e9
+        tolerance = self._outlet.settings.max_clock_skew
+        if ahead > tolerance:
+            raise UserError(f'the command is stamped {ahead:.3f} s in the future; max_clock_skew '
+                            f'is {tolerance:g} s')
 
     # For the worker --------------------------------------------------------------------------
 

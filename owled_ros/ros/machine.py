@@ -15,11 +15,12 @@ MILLI, MICRO = 1e-3, 1e-6
 class Health:
     """One look at the machine; temperatures [degrees C] and powers [W] by name.
 
-    memory: resident bytes of this process; free_memory: 0 to 1, share of the machine's that is
-    available, None where it is not told.
+    memory: resident bytes of this process; model_memory: of the model's, 0 without one;
+    free_memory: 0 to 1, share of the machine's that is available, None where it is not told.
     """
 
     memory: int = 0
+    model_memory: int = 0
     free_memory: float | None = None
     threads: int = 0
     files: int = 0
@@ -34,8 +35,8 @@ class Machine:
         self._sys, self._proc = Path(sys), Path(proc)
         self._gpus = _open_gpus()
 
-    def health(self):
-        """Return the Health of this moment."""
+    def health(self, model_process=None):
+        """Return the Health of this moment; model_process: its id, where it has its own."""
         temperatures, powers = self._zones(), {}
         for chip in sorted(self._sys.glob('class/hwmon/hwmon*')):
             temperatures |= _chip_temperatures(chip)
@@ -44,7 +45,9 @@ class Machine:
             gpu(f'gpu{index}', temperatures, powers)
         process = self._proc / 'self'
         return Health(
-            memory=self._resident(), free_memory=self._free_memory(),
+            memory=self._resident('self'),
+            model_memory=self._resident(str(model_process)) if model_process else 0,
+            free_memory=self._free_memory(),
             threads=_entries(process / 'task'), files=_entries(process / 'fd'),
             temperatures=temperatures, powers=powers)
 
@@ -57,8 +60,8 @@ class Machine:
                 zones[name if name not in zones else f'{name} {zone.name}'] = value * MILLI
         return zones
 
-    def _resident(self):
-        words = _text(self._proc / 'self' / 'statm').split()
+    def _resident(self, process):
+        words = _text(self._proc / process / 'statm').split()
         return int(words[1]) * os.sysconf('SC_PAGE_SIZE') if len(words) > 1 else 0
 
     def _free_memory(self):

@@ -75,7 +75,7 @@ PARAMETERS = (
     Parameter('backend', 'auto', 'what computes: auto measures, and says on owled/info what it '
               'chose and why', choices=('auto', 'dense', 'sparse', 'transformers'),
               changes=CONFIGURE),
-    Parameter('model_process', False, 'run the model in a process of its own, which is killed '
+    Parameter('model_process', True, 'run the model in a process of its own, which is killed '
               'when it hangs and started again when it ends', changes=CONFIGURE),
     Parameter('autostart', True, 'configure and activate without a lifecycle manager',
               changes=START),

@@ -128,3 +128,16 @@ def test_the_folder_that_it_is_started_from_gives_it_no_code(tmp_path, monkeypat
     monkeypatch.setattr(sys, 'path', ['', *sys.path])
     with driver() as driving:
         assert decide(driving).maneuver == Maneuver.KEEP_LANE
+
+
+def test_signals_for_the_whole_service_do_not_end_it():
+    with driver() as driving:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(driving.process_id(), number)
+        decide(driving)
+    assert driving.process_id() is None
+
+
+def test_a_function_that_no_other_process_can_import():
+    with pytest.raises(UserError, match='set model_process to false'):
+        DriverProcess(lambda model, **how: None, threading.Event(), 'scripted')

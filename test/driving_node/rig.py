@@ -25,9 +25,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from owled_ros.bags.motion import twist_of
-from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
-from owled_ros.ros.messages import odometry_type
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import processes  # noqa: E402
+
+from owled_ros.bags.motion import twist_of  # noqa: E402
+from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo  # noqa: E402
+from owled_ros.ros.messages import odometry_type  # noqa: E402
 
 PROGRAM = Path(__file__).with_name('scripted_driver.py')
 OWN_SEGMENT = re.compile(r'/dev/shm/fastdds_[0-9a-f]{16}_el')  # of one process, held open
@@ -101,6 +105,8 @@ class Rig:
         self.log = folder / 'node.log'
         self.log.touch()
         values = CALM | {'model': script} | parameters
+        if program is None:  # forked, to be there at once: the model in a thread is that too
+            values = {'model_process': False} | values
         words = [f'{name}:={str(value).lower() if isinstance(value, bool) else value}'
                  for name, value in values.items()]
         command = ['--ros-args']
@@ -108,12 +114,8 @@ class Rig:
         if namespace:
             remaps = [*remaps, f'__ns:=/{namespace}']
         command += [part for remap in remaps for part in ('-r', remap)]
-        if program is None:
-            self.process = ForkedNode([str(PROGRAM), *command], self.log)
-        else:
-            with open(self.log, 'w') as log:
-                self.process = subprocess.Popen(
-                    [sys.executable, str(program), *command], stdout=log, stderr=log)
+        self._program, self._command_line = program, command
+        self.start_process()
         self.actions, self.explanations, self.infos = [], [], []
         self.diagnostics, self.pictures = [], []
         self._frames = 0
@@ -127,6 +129,15 @@ class Rig:
         self._connect(image_topic)
         self._spinner = threading.Thread(target=self._spin, daemon=True)
         self._spinner.start()
+
+    def start_process(self):
+        """Start the node's process, or another one when it has ended; the log goes on."""
+        if self._program is None:
+            self.process = ForkedNode([str(PROGRAM), *self._command_line], self.log)
+            return
+        with open(self.log, 'a') as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(self._program), *self._command_line], stdout=log, stderr=log)
 
     def _spin(self):
         with contextlib.suppress(rclpy.executors.ExternalShutdownException):
@@ -277,14 +288,17 @@ class Rig:
     def words(self):
         return self.log.read_text()
 
+    def model_process(self):
+        """Return the id of the process that the model runs in, or None."""
+        return processes.model_process(self.process.pid)
+
     def memory(self):
         """Return the resident memory of the node's process in bytes."""
-        pages = Path(f'/proc/{self.process.pid}/statm').read_text().split()[1]
-        return int(pages) * os.sysconf('SC_PAGE_SIZE')
+        return processes.resident(self.process.pid)
 
     def threads(self):
         """Return how many threads the node's process has."""
-        return len(list(Path(f'/proc/{self.process.pid}/task').iterdir()))
+        return processes.threads(self.process.pid)
 
     def shared_memory(self):
         """Return the files of shared memory that belong to the node's part in Fast DDS."""

@@ -19,7 +19,7 @@ def node(ros_domain):
     """A node that nobody spins, its driver and a list of those that it loaded."""
     context = Context()
     rclpy.init(context=context, args=['--ros-args', '-p', 'autostart:=false', '-p',
-                                      'model:=scripted'])
+                                      'model:=scripted', '-p', 'model_process:=false'])
     loaded = []
 
     def load(model, **how):

@@ -10,21 +10,6 @@ from rig import PROGRAM
 from owled_ros.msg import DrivingAction
 
 
-def model_process(rig):
-    """Return the id of the model's process, or None."""
-    for folder in Path('/proc').iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            parent = int((folder / 'stat').read_text().rpartition(')')[2].split()[1])
-            if parent == rig.process.pid and b'owled_ros.driver.process' in \
-                    (folder / 'cmdline').read_bytes():
-                return int(folder.name)
-        except (OSError, IndexError):
-            continue  # it ended while it was looked at
-    return None
-
-
 def alive(process):
     try:
         return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
@@ -41,15 +26,15 @@ def test_it_is_killed_and_starts_again(start):
     rig.wait_until_heard()
     rig.drive(lambda: rig.heard(DrivingAction.OK) and rig.explanations, 'action and explanation')
     assert rig.explanations[0].text == 'word0 word1 word2 word3 word4 word5'
-    first = model_process(rig)
+    first = rig.model_process()
     os.kill(first, signal.SIGKILL)
     since = len(rig.actions)
     error = rig.drive(lambda: rig.heard(DrivingAction.MODEL_ERROR, since), 'the end of it')
     assert 'has ended (SIGKILL)' in error.reason
     drives(rig, len(rig.actions))
-    assert rig.state() == 'active' and model_process(rig) not in (first, None)
+    assert rig.state() == 'active' and rig.model_process() not in (first, None)
     # It ends with its configuration, and another configuration has another one.
-    second = model_process(rig)
+    second = rig.model_process()
     assert rig.change('deactivate') and rig.change('cleanup') and not alive(second)
     assert rig.change('configure') and rig.change('activate')
     drives(rig, len(rig.actions))
@@ -60,7 +45,7 @@ def test_one_that_hangs_is_killed_and_starts_again(start):
                 hang_limit=1.5)
     rig.wait_until_heard()
     drives(rig)
-    first = model_process(rig)
+    first = rig.model_process()
     error = rig.drive(lambda: rig.heard(DrivingAction.MODEL_ERROR), 'the end of patience')
     assert 'SIGKILL' in error.reason and 'its process is killed' in rig.words()
     assert DrivingAction.DEADLINE_MISSED in rig.statuses()
@@ -73,7 +58,7 @@ def test_one_that_dies_again_and_again_is_given_up(start):
     rig.wait_until_heard()
     rig.drive(lambda: rig.heard(DrivingAction.INACTIVE), 'the end of patience')
     assert rig.state() == 'inactive' and not rig.change('activate')
-    assert 'exit status 3' in rig.words() and model_process(rig) is None
+    assert 'exit status 3' in rig.words() and rig.model_process() is None
     assert rig.change('cleanup') and rig.set('model', 'scripted').successful
     assert rig.change('configure') and rig.change('activate')
     drives(rig, len(rig.actions))
@@ -86,7 +71,7 @@ def test_it_ends_with_the_node(start, number, ends, script):
     rig.wait_until_heard()
     rig.drive(lambda: DrivingAction.DEADLINE_MISSED in rig.statuses()
               or rig.heard(DrivingAction.OK), 'a hang, or an action')
-    child = model_process(rig)
+    child = rig.model_process()
     status, seconds = rig.signal(number)
     assert status == ends and seconds < 2.0
     assert 'the model failed' not in rig.words()
@@ -98,4 +83,4 @@ def test_a_load_that_takes_too_long_leaves_no_process(start):
     rig.state()
     assert not rig.change('configure')
     assert 'not loaded and warm within 2 s' in rig.words()
-    rig.wait(lambda: model_process(rig) is None, 'the end of its process')
+    rig.wait(lambda: rig.model_process() is None, 'the end of its process')

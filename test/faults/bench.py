@@ -1,15 +1,16 @@
 """A driving node in a process of its own, and the campaign's end of its topics."""
 
-import os
 from pathlib import Path
 import sys
 import time
 
 from nav_msgs.msg import Odometry
+import rclpy
 from sensor_msgs.msg import CompressedImage, Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 
+import processes  # noqa: E402
 from rig import Rig  # noqa: E402
 
 from owled_ros.msg import DrivingCommand  # noqa: E402
@@ -35,10 +36,13 @@ class Bench(Rig):
         self.actions = self._witness
         self.second = None
         super()._connect(image_topic)
+        # Cameras come and go, in the stream's thread. No executor has their node: in one, rclpy
+        # would be about to wait for what is just being destroyed, raise, and hear nothing more.
+        self._cameras = rclpy.create_node('cameras', context=self.node.context)
         self._camera = self._new_camera()
 
     def _new_camera(self):
-        return self.node.create_publisher(self._kind, self._camera_topic, CAMERA_DEPTH)
+        return self._cameras.create_publisher(self._kind, self._camera_topic, CAMERA_DEPTH)
 
     # Publishing: from the stream's thread --------------------------------------------------------
 
@@ -58,7 +62,7 @@ class Bench(Rig):
 
     def stop_camera(self):
         camera, self._camera = self._camera, None
-        self.node.destroy_publisher(camera)
+        self._cameras.destroy_publisher(camera)
 
     def start_camera(self):
         self._camera = self._new_camera()
@@ -68,12 +72,15 @@ class Bench(Rig):
 
     def stop_second(self):
         second, self.second = self.second, None
-        self.node.destroy_publisher(second)
+        self._cameras.destroy_publisher(second)
 
     # The node's process --------------------------------------------------------------------------
 
     def is_up(self):
         return self.process.poll() is None
+
+    def hears(self):
+        return self._spinner.is_alive()
 
     def waited(self):
         """Seconds for which the node's threads were ready to run and the machine let them wait.
@@ -90,10 +97,8 @@ class Bench(Rig):
 
     def resources(self):
         """What may leak: resident memory [MB], open files, threads."""
-        process = Path(f'/proc/{self.process.pid}')
-        return {'memory_mb': round(self.memory() / 1e6, 1),
-                'files': len(os.listdir(process / 'fd')),
-                'threads': len(os.listdir(process / 'task'))}
+        return {'memory_mb': round(self.memory() / 1e6, 1), 'threads': self.threads(),
+                'files': processes.open_files(self.process.pid)}
 
     def find_services(self):
         """Let discovery of the services be over before the first fault needs one."""

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import Bench  # noqa: E402
 from kinds import KINDS, kinds_of  # noqa: E402
+from kinds.node import EXIT_WITHIN  # noqa: E402
 from ros_domain import environment, locked_domain  # noqa: E402
 from stream import CAMERA_EVERY, Stream  # noqa: E402
 from summary import last_line, outcome, passed, summarise, table  # noqa: E402
@@ -40,9 +41,8 @@ REPORT_PATIENCE = 3.0   # s past its limit that a report is waited for
 RECOVERY_PATIENCE = 10.0
 SAVE_EVERY = 25         # faults
 SAID = 400              # characters that are said of a fault; the file has it all
-EXIT_WITHIN = 2.0       # s from SIGINT to the end of the process
 
-FAST = {'deadline': 0.15, 'valid_for': 0.3, 'horizon': 1.0, 'max_frame_age': 0.1,
+FAST = {'model_process': True, 'deadline': 0.15, 'valid_for': 0.3, 'horizon': 1.0, 'max_frame_age': 0.1,
         'max_ego_age': 0.1, 'max_clock_skew': 0.05, 'max_frozen_frames': 4,
         'max_image_pixels': 16384, 'max_command_age': 0.3, 'hang_limit': 0.45}
 CALM = FAST | {'deadline': 1.0, 'valid_for': 1.0, 'max_frame_age': 0.4, 'max_ego_age': 0.3,
@@ -70,9 +70,11 @@ class Setup:
 
 
 SETUPS = {
-    'raw': Setup(0.55, FAST),
+    'raw': Setup(0.42, FAST),
+    'thread': Setup(0.12, FAST | {'model_process': False}),
     'compressed': Setup(0.15, FAST, compressed=True),
     'sim': Setup(0.25, FAST | {'use_sim_time': True}, sim=True),
+    'ended': Setup(0.01, FAST),
     # The real model: slower, so refusals wait for the frame that it is at.
     'embedded': Setup(0.05, CALM, program=HERE.parents[1] / 'owled_ros' / 'driving_node.py',
                       camera_every=10, slack=0.6, numbered=False),
@@ -115,6 +117,12 @@ class Run:
     records: list = field(default_factory=list)
     nodes: list = field(default_factory=list)
     actions: int = 0
+
+    def left(self):
+        """Return what of the plan has not been injected yet."""
+        done = {record['index'] for record in self.records}
+        return [fault for fault in plan(self.seed, self.faults, self.only)
+                if fault[0] not in done]
 
     def as_dict(self):
         return {'seed': self.seed, 'faults': self.faults, 'only': self.only,
@@ -164,6 +172,7 @@ class Session:
 
     def wait_until_steady(self, timeout=STEADY_WITHIN):
         """Wait for an action from now on; NodeIsLost without one."""
+        assert self.bench.hears(), 'the campaign itself hears nothing any more'
         if not self.bench.is_up() or self.witness.wait(
                 lambda heard: heard.status is Status.OK, timeout, time.monotonic()) is None:
             raise NodeIsLost(self.bench.words()[-2000:])
@@ -178,7 +187,7 @@ class Session:
         report, ended = self._watch(fault)
         recovered = self.witness.wait(
             lambda heard: heard.status is Status.OK and heard.shot is not None
-            and heard.shot.sent >= ended, RECOVERY_PATIENCE, ended)
+            and heard.shot.sent >= ended, max(RECOVERY_PATIENCE, 2 * fault.recovery), ended)
         machine = self.stream.lateness.take() + max(
             (after - waited.get(thread, 0.0) for thread, after in self.bench.waited().items()),
             default=0.0)
@@ -268,8 +277,7 @@ def session_of(run, name, folder):
 
 def carry_out(run, path, say):
     """Inject what is left of a run; NodeIsLost when a node does not even begin to drive."""
-    done = {record['index'] for record in run.records}
-    left = [fault for fault in plan(run.seed, run.faults, run.only) if fault[0] not in done]
+    left = run.left()
     with tempfile.TemporaryDirectory(prefix='owled_ros-faults-') as folder:
         while left:
             name = left[0][1]

@@ -29,13 +29,14 @@ class Order(IntEnum):
     INFINITE = 8
     WORDS = 9                # an acceleration that is text
     UNKNOWN_MANEUVER = 10
-    UNASKED_TURN = 11
+    TURN_LEFT = 11
     FAR_TOO_FAST = 12        # out of every limit
     FAR_TOO_HARD = 13        # the same, braking and to the other side
     EXPLANATION_RAISES = 14
     EXPLANATION_HANGS = 15
     MEMORY_RUNS_SHORT = 16   # once; asked again it drives
     HANG_FOR_GOOD = 17
+    CRASH = 18               # a segmentation fault
 
 
 def paint(random, number, order=Order.DRIVE):

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from campaign import excused, plan, SETUPS  # noqa: E402
+from campaign import excused, plan, Run, SETUPS  # noqa: E402
 from kinds import KINDS, kinds_of  # noqa: E402
 from marks import Order, paint, read  # noqa: E402
 import numpy as np  # noqa: E402
@@ -94,6 +94,20 @@ def test_a_machine_that_is_late_itself_excuses_lateness_and_nothing_else():
     busy = {'seed': 3, 'actions': 5, 'nodes': [], 'records': [
         record(), record(report=0.4, machine=0.06, set_aside=True)]}
     assert not passed(summarise([busy]))  # half of it was set aside: that says nothing
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path):
+    written = tmp_path / 'run.json'
+    assert Run.read(written, 5, 20, []).records == []
+    Run(5, 20, [], [record(index=0), record(index=7)], actions=11).write(written)
+    run = Run.read(written, 5, 20, [])
+    assert (len(run.records), run.actions) == (2, 11)
+    left = run.left()
+    assert [index for index, _, _ in left] == [n for n in range(20) if n not in (0, 7)]
+    assert left[0] == plan(5, 20)[1]
+    with pytest.raises(SystemExit, match='holds a run of 20 faults with seed 5'):
+        Run.read(written, 6, 20, [])
+    assert [path.name for path in tmp_path.iterdir()] == ['run.json']
 
 
 # The witness -------------------------------------------------------------------------------------
@@ -197,4 +211,4 @@ def test_kinds_say_what_they_are():
     for name, kind in KINDS.items():
         fault = kind(Random(name), settings)
         limit = fault.limit(SimpleNamespace(camera_period=0.03))
-        assert kind.__doc__ and 0 < limit < 1.2 and fault.duration <= 0.5, name
+        assert kind.__doc__ and 0 < limit <= 2.0 and fault.duration <= 1.5, name

@@ -122,6 +122,11 @@ class Witness:
                     return None
                 self.changed.wait(left)
 
+    def forget(self):
+        """Expect another process, which counts from one."""
+        with self.changed:
+            self._sequence = self._before = self._answered = None
+
     def take_wrong(self):
         with self.changed:
             wrong, self.wrong = self.wrong, []

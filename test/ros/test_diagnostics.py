@@ -46,6 +46,13 @@ def values(status):
     return {value.key: value.value for value in status.values}
 
 
+def test_the_memory_of_a_model_in_a_process_of_its_own():
+    bench = Bench()
+    assert 'memory of the model (MB)' not in values(bench.good_second()['machine'])
+    bench.now = replace(bench.now, health=replace(WELL, model_memory=4 * 10**8))
+    assert values(bench.good_second()['machine'])['memory of the model (MB)'] == '400'
+
+
 def test_a_good_second():
     statuses = Bench().good_second(frames_dropped=5)
     assert [status.name for status in statuses.values()] == [

@@ -140,7 +140,16 @@ def test_commands_that_hold_no_longer_or_make_no_sense():
     bench.command(route=DrivingCommand.RIGHT)
     bench.command(route=99)
     assert command_of_next_frame() == Route.FOLLOW
-    assert bench.counted()['commands refused'] == 1
+    assert bench.counted()['commands refused'] == 2
+
+
+def test_a_command_from_the_future_is_not_in_force_later():
+    bench = Bench()
+    bench.command(age=-1.0, route=DrivingCommand.RIGHT, speed_limit=math.nan)
+    bench.time += SECOND
+    bench.odometry()
+    bench.image()
+    assert bench.given()[2].route == Route.FOLLOW
 
 
 def test_a_clock_that_goes_back_clears_everything():

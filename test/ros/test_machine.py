@@ -29,13 +29,17 @@ def jetson(tmp_path):
 
 def test_a_jetson(jetson, tmp_path):
     proc = tmp_path / 'proc'
-    write(proc, self__statm='900 100 5', meminfo='MemTotal: 1000 kB\nMemAvailable: 250 kB',
+    write(proc, self__statm='900 100 5', **{'77__statm': '800 70 5'},
+          meminfo='MemTotal: 1000 kB\nMemAvailable: 250 kB',
           self__task__1__comm='a', self__task__2__comm='b', self__fd__0='')
     health = Machine(jetson, proc).health()
     assert health.temperatures == {'cpu-thermal': 48.25}  # the other zone sleeps
     assert health.powers == {'ina3221 VDD_IN': 7.5}       # the other rail has no voltage
     assert health.memory == 100 * os.sysconf('SC_PAGE_SIZE')
     assert (health.free_memory, health.threads, health.files) == (0.25, 2, 1)
+    assert health.model_memory == 0
+    assert Machine(jetson, proc).health(77).model_memory == 70 * os.sysconf('SC_PAGE_SIZE')
+    assert Machine(jetson, proc).health(78).model_memory == 0  # it has ended
 
 
 def test_a_pc(tmp_path):

@@ -21,6 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import processes  # noqa: E402
 from ros_domain import environment, locked_domain  # noqa: E402
 
 PERIOD = 1.0           # s between two readings
@@ -114,13 +115,12 @@ def running(command, log):
 
 
 def read_process(process, begun, actions):
-    """Return one reading of a process."""
-    folder = Path(f'/proc/{process.pid}')
-    pages = int((folder / 'statm').read_text().split()[1])
-    return {'seconds': round(time.monotonic() - begun, 2),
-            'memory': round(pages * os.sysconf('SC_PAGE_SIZE') / 1e6, 2),
-            'files': len(os.listdir(folder / 'fd')), 'threads': len(os.listdir(folder / 'task')),
-            'actions': actions}
+    """Return one reading of the node's process and that of its model together."""
+    both = [process.pid, *filter(None, [processes.model_process(process.pid)])]
+    return {'seconds': round(time.monotonic() - begun, 2), 'processes': len(both),
+            'memory': round(sum(map(processes.resident, both)) / 1e6, 2),
+            'files': sum(map(processes.open_files, both)),
+            'threads': sum(map(processes.threads, both)), 'actions': actions}
 
 
 def soak(minutes, folder, say):
@@ -160,8 +160,8 @@ def watch(process, listener, minutes, say):
     while (passed := time.monotonic() - begun) < minutes * 60 and process.poll() is None:
         readings.append(read_process(process, begun, listener.counts['OK']))
         if len(readings) % 60 == 0:
-            say('{seconds:.0f} s: {memory:.0f} MB, {files} files, {threads} threads, '
-                '{actions} actions'.format(**readings[-1]))
+            say('{seconds:.0f} s: {memory:.0f} MB in {processes} processes, {files} files, {threads} '
+                'threads, {actions} actions'.format(**readings[-1]))
         time.sleep(max(0.0, PERIOD - (time.monotonic() - begun - passed)))
     return readings
 

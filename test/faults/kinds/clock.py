@@ -62,6 +62,38 @@ class ClockJumpsForward(ClockJumpsBack):
         self.seconds = self.random.uniform(0.2, 60)
 
 
+class ClockFlaps(Fault):
+    """The clock goes back again and again, and the stamps with it."""
+
+    setups = ('sim',)
+    shortest, longest = 0.2, 0.5
+
+    def prepare(self):
+        self.every = self.random.choice((1, 3, 8))  # measurements of the motion
+        self.seconds = -self.random.uniform(0.1, 2.0)
+        self.count = 0
+
+    def odometry(self, measurement, stream):
+        self.touched(time.monotonic())
+        self.count += 1
+        if self.count % self.every:
+            return [measurement]
+        stream.jump(self.seconds)
+        return [replace(measurement, stamp=stream.now(), epoch=stream.epoch, altered=True)]
+
+
+class ClockFlapsAndCameraStops(ClockFlaps):
+    """The same without frames: each jump makes the node forget, and none may silence it."""
+
+    expected = frozenset({Status.STALE_INPUT, Status.NO_INPUT})
+
+    def frame(self, shot, stream):
+        return []
+
+    def limit(self, stream):
+        return by_watchdog(self.settings)
+
+
 class SensorsLeftBehind(Fault):
     """The clock leaps ahead and the sensors' stamps do not."""
 

@@ -1,9 +1,13 @@
 """Commands that must not be followed, and ones that must."""
 
+from dataclasses import replace
+import math
+import time
 
 from kinds.base import Fault
+from marks import Order
 
-from owled_ros.driver.action import LimitsApplied, Route, Status
+from owled_ros.driver.action import LimitsApplied, Maneuver, Route, Status
 
 
 class SpeedIsCommanded(Fault):
@@ -26,3 +30,74 @@ class SpeedIsCommanded(Fault):
     def reported_by(self, heard):
         return heard.status is Status.OK and heard.message.limits_applied & LimitsApplied.SPEED \
             and heard.message.target_speed <= self.speed + 1e-3
+
+
+class ModelTurns(Fault):
+    """The model turns left, and nobody has told it to: the witness knows who was told when."""
+
+    setups = ('raw', 'sim')
+    expected = frozenset({Status.INVALID_OUTPUT})
+
+    def frame(self, shot, stream):
+        self.command(stream)
+        return [replace(shot, order=Order.TURN_LEFT, altered=True)]
+
+    def command(self, stream):
+        """Publish what goes with the frame."""
+
+    def tell_to_turn(self, stream):
+        stream.ledger.turn_stamp = stream.now()
+        stream.bench.publish_command(int(Route.LEFT), stream.now(), math.nan)
+
+
+class TurnIsCommanded(ModelTurns):
+    """The route turns left, and so does the model: it may."""
+
+    expected = frozenset({Status.OK})
+
+    def command(self, stream):
+        self.tell_to_turn(stream)
+
+    def reported_by(self, heard):
+        return heard.status is Status.OK and heard.message.maneuver == Maneuver.TURN_LEFT
+
+    def limit(self, stream):
+        return super().limit(stream) + stream.camera_period  # it may come after its frame
+
+    def end(self, bench, stream, witness):
+        stream.do(lambda: bench.publish_command(int(Route.FOLLOW), stream.now(), math.nan))
+        super().end(bench, stream, witness)
+
+
+class TurnCommandGrowsOld(ModelTurns):
+    """It was told to turn once, and then nothing more: reported when that is too old."""
+
+    told = False
+
+    def command(self, stream):
+        if not self.told:
+            self.told = True
+            self.tell_to_turn(stream)
+            self.injected_at = time.monotonic() + self.settings.max_command_age
+
+    def touched(self, sent):
+        """It begins when the command is old, not with the first frame."""
+
+
+class CommandMakesNoSense(ModelTurns):
+    """A command to turn left that cannot be, with every frame: as good as none."""
+
+    def prepare(self):
+        self.route, self.speed, self.stamp = self.random.choice((
+            (77, math.nan, 'now'), (255, 3.0, 'now'), (Route.LEFT, -1.0, 'now'),
+            (Route.LEFT, math.inf, 'now'), (Route.LEFT, -math.inf, 'now'),
+            (Route.LEFT, math.nan, 'zero'), (Route.LEFT, math.nan, 'future'),
+            (Route.LEFT, math.nan, 'past')))
+        self.ahead = self.settings.max_clock_skew + self.random.uniform(0.02, 0.3)
+        self.behind = self.settings.max_command_age + self.random.uniform(0.0, 900.0)
+
+    def command(self, stream):
+        now = stream.now()
+        stamp = {'now': now, 'zero': 0, 'future': now + int(self.ahead * 1e9),
+                 'past': now - int(self.behind * 1e9)}[self.stamp]
+        stream.bench.publish_command(int(self.route), stamp, self.speed)

@@ -83,6 +83,26 @@ class EgoJumps(BadOdometry):
         return replace(measurement, speed=measurement.speed + self.by)
 
 
+class EgoSpikes(BadOdometry):
+    """Every second measurement leaps aside: speed, or yaw rate."""
+
+    def prepare(self):
+        self.field, least, most = self.random.choice(
+            (('speed', 5.0, 60.0), ('yaw_rate', 2.0, 3.0)))
+        self.by = self.random.choice((-1, 1)) * self.random.uniform(least, most)
+        self.leaps = False
+
+    def odometry(self, measurement, stream):
+        self.leaps = not self.leaps
+        return super().odometry(measurement, stream) if self.leaps else [measurement]
+
+    def spoilt(self, measurement):
+        return replace(measurement, **{self.field: getattr(measurement, self.field) + self.by})
+
+    def limit(self, stream):
+        return super().limit(stream) + 4 * stream.camera_period  # a frame must meet with one
+
+
 class EgoFromTheFuture(BadOdometry):
     """Stamped ahead of the clock."""
 

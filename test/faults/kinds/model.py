@@ -1,19 +1,24 @@
-"""Faults of the model."""
+"""Faults of the model, in a process of its own ('raw') or in a thread of the node ('thread')."""
 
+from contextlib import suppress
 from dataclasses import replace
+import os
+import signal
+import time
 
 from kinds.base import by_watchdog, Fault, RECOVERY, SLACK, WATCHDOG
 from marks import Order
 
 from owled_ros.driver.action import Status
 
+STARTING = 3.0  # s for another process of the model
 FREEING = 0.3  # s; Python's garbage collection stops the whole process for a tenth or two
 
 
 class ModelFault(Fault):
     """The model does something else than answer."""
 
-    setups = ('raw',)
+    setups = ('raw', 'thread')
     order = None
 
     def frame(self, shot, stream):
@@ -23,7 +28,7 @@ class ModelFault(Fault):
 class ModelHangs(ModelFault):
     """It takes one frame and does not answer for a while."""
 
-    setups = ('raw', 'sim')
+    setups = ('raw', 'thread', 'sim')
     order = Order.HANG
     expected = frozenset({Status.DEADLINE_MISSED})
     longest = 0.1
@@ -90,8 +95,9 @@ class ModelOutOfMemory(ModelIsLost):
 
 
 class ModelHangsForGood(ModelIsLost):
-    """It does not come back within hang_limit."""
+    """It does not come back within hang_limit, and its thread cannot be killed."""
 
+    setups = ('thread',)
     order = Order.HANG_FOR_GOOD
 
     def frame(self, shot, stream):
@@ -100,6 +106,61 @@ class ModelHangsForGood(ModelIsLost):
 
     def limit(self, stream):
         return self.settings.hang_limit + WATCHDOG + SLACK
+
+
+class ModelProcessHangs(ModelFault):
+    """It does not come back within hang_limit: its process is killed and started again."""
+
+    setups = ('raw',)
+    order = Order.HANG_FOR_GOOD
+    expected = frozenset({Status.MODEL_ERROR})
+    recovery = RECOVERY + STARTING
+
+    def frame(self, shot, stream):
+        return [shot] if self.reported else super().frame(shot, stream)
+
+    def limit(self, stream):
+        return self.settings.hang_limit + WATCHDOG + SLACK
+
+
+class ModelProcessCrashes(ModelProcessHangs):
+    """It dies of a segmentation fault: its process is started again."""
+
+    order = Order.CRASH
+
+    def limit(self, stream):
+        return stream.camera_period + SLACK
+
+
+class ModelProcessKilled(ModelProcessCrashes):
+    """It is killed from outside, as by the kernel when memory is short."""
+
+    number = signal.SIGKILL
+
+    def begin(self, bench, stream, witness):
+        self.injected_at = time.monotonic()
+        self.process = bench.model_process()
+        os.kill(self.process, self.number)
+        super().begin(bench, stream, witness)
+
+    def frame(self, shot, stream):
+        return [shot]
+
+
+class ModelProcessStopped(ModelProcessKilled):
+    """It is held (SIGSTOP), for a moment or until it is killed and started again."""
+
+    number = signal.SIGSTOP
+    expected = frozenset({Status.DEADLINE_MISSED})
+    shortest, longest = 0.05, 1.0
+
+    def limit(self, stream):
+        return by_watchdog(self.settings)
+
+    def end(self, bench, stream, witness):
+        with suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGCONT)
+        super().end(bench, stream, witness)
 
 
 class ModelEndsItsThread(ModelFault):
@@ -117,13 +178,13 @@ class ModelAnswersNonsense(ModelFault):
     def prepare(self):
         self.order = self.random.choice((
             Order.NO_DECISION, Order.NOT_A_NUMBER, Order.INFINITE, Order.WORDS,
-            Order.UNKNOWN_MANEUVER, Order.UNASKED_TURN))
+            Order.UNKNOWN_MANEUVER))
 
 
 class ModelOutOfLimits(ModelFault):
     """What it answers is far out of every limit: clamped, and said so in limits_applied."""
 
-    setups = ('raw', 'sim')
+    setups = ('raw', 'thread', 'sim')
 
     def prepare(self):
         self.order = self.random.choice((Order.FAR_TOO_FAST, Order.FAR_TOO_HARD))

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import time
 
-from kinds.base import Fault, RECOVERY
+from kinds.base import by_watchdog, Fault, RECOVERY
 
 from owled_ros.driver.action import LimitsApplied, Status
 
-SERVICE = 0.1  # s for a request to reach the node
+SERVICE = 0.1      # s for a request to reach the node
+EXIT_WITHIN = 2.0  # s from a signal to the end of the process
 
 
 class Deactivated(Fault):
@@ -47,9 +48,45 @@ class Deactivated(Fault):
 class Reconfigured(Deactivated):
     """Through every state and back: the model is loaded anew."""
 
-    setups = ('raw', 'compressed', 'sim')
+    setups = ('raw', 'thread', 'compressed', 'sim')
     path, back = ('deactivate', 'cleanup'), ('configure', 'activate')
     recovery = RECOVERY + 0.5
+
+
+class ActivatedWithoutCamera(Deactivated):
+    """Activated while no frame comes: never mind that one came before."""
+
+    setups = ('raw', 'compressed', 'sim', 'embedded')
+    expected = frozenset({Status.NO_INPUT})
+
+    def limit(self, stream):
+        return by_watchdog(self.settings) + SERVICE
+
+    def begin(self, bench, stream, witness):
+        Fault.begin(self, bench, stream, witness)
+        time.sleep(2 * SERVICE)  # for what is on its way
+        self.go(bench, self.path)
+        self.injected_at = time.monotonic()
+        self.go(bench, self.back)
+
+    def end(self, bench, stream, witness):
+        Fault.end(self, bench, stream, witness)
+
+    def reported_by(self, heard):
+        return Fault.reported_by(self, heard)
+
+    def frame(self, shot, stream):
+        return []
+
+
+class ActivatedWithoutOdometry(ActivatedWithoutCamera):
+    """The same without odometry."""
+
+    def frame(self, shot, stream):
+        return [shot]
+
+    def odometry(self, measurement, stream):
+        return []
 
 
 class LimitChanged(Fault):
@@ -95,7 +132,7 @@ class InvalidParameters(Fault):
             ('limits.acceleration', math.nan), ('limits.acceleration', -1.0),
             ('limits.speed', math.inf), ('limits.jerk', 'soft'), ('deadline', 1e9),
             ('deadline', 0.0), ('valid_for', 0.06), ('max_frame_age', 30.0),
-            ('wheelbase', 3.0), ('model', '/etc/passwd'), ('image_transport', 'compressed'),
+            ('wheelbase', 3.0), ('model_process', False), ('model', '/etc/passwd'), ('image_transport', 'compressed'),
             ('autostart', False), ('limits.emergency_deceleration', 0.2),
             ('max_frozen_frames', -1), ('explanation_slice', 0)))
 
@@ -110,7 +147,7 @@ class InvalidParameters(Fault):
 class ProcessStopped(Fault):
     """The node's process is held (SIGSTOP) and goes on: what waited for it is too old."""
 
-    setups = ('raw', 'compressed', 'sim', 'embedded')
+    setups = ('raw', 'thread', 'compressed', 'sim', 'embedded')
     shortest, longest = 0.12, 0.4
 
     def begin(self, bench, stream, witness):
@@ -123,10 +160,57 @@ class ProcessStopped(Fault):
         super().end(bench, stream, witness)
 
 
+class ProcessStoppedForLong(ProcessStopped):
+    """For longer than a model may hang: it did not, and is not given up."""
+
+    setups = ('raw', 'thread', 'compressed', 'sim')
+    shortest, longest = 0.6, 1.5
+
+
+class NodeTerminated(Fault):
+    """SIGTERM while it drives: it says INACTIVE, ends in time, and is started again."""
+
+    setups = ('ended',)
+    expected = frozenset({Status.INACTIVE})
+    number, status = signal.SIGTERM, 0
+    recovery = 30.0  # a process of Python with ROS 2 on a busy machine
+
+    def limit(self, stream):
+        return EXIT_WITHIN
+
+    def begin(self, bench, stream, witness):
+        self.injected_at = time.monotonic()
+        status, seconds = bench.end(self.number)
+        if status != self.status or seconds > EXIT_WITHIN:
+            self.problems.append(f'it ended with {status} after {seconds:.2f} s')
+        super().begin(bench, stream, witness)
+
+    def end(self, bench, stream, witness):
+        last = witness.heard[-1]
+        if self.expected and last.status is not Status.INACTIVE:
+            self.problems.append(f'the last word was {last.status.name}')
+        witness.forget()
+        bench.start_process()
+        super().end(bench, stream, witness)
+
+
+class NodeInterrupted(NodeTerminated):
+    """The same with SIGINT."""
+
+    number = signal.SIGINT
+
+
+class NodeKilled(NodeTerminated):
+    """SIGKILL: it can say nothing, and leaves nothing that is in the way of the next one."""
+
+    expected = frozenset()
+    number, status = signal.SIGKILL, -signal.SIGKILL
+
+
 class LoadSpike(Fault):
     """Every core is busy for a while."""
 
-    setups = ('raw', 'compressed', 'sim', 'embedded')
+    setups = ('raw', 'thread', 'compressed', 'sim', 'embedded')
     recovery = 1.0
 
     def begin(self, bench, stream, witness):
