@@ -385,15 +385,14 @@ class DrivingNode(ManagedNode):
             busy=worker.busy() if worker is not None else 0.0, settings=self._settings)))
 
     def _on_parameters(self, changed):
-        """Check a change as a whole; while the node is configured it holds from the next frame."""
-        names = [parameter.name for parameter in changed]
+        """Check a change, once configured as a whole: then it holds from the next frame on."""
+        changes = {parameter.name: parameter.value for parameter in changed
+                   if parameter.name in parameters.BY_NAME}
         try:
             unconfigured = self.is_unconfigured()
-            parameters.check_change(names, unconfigured)
-            if not unconfigured and any(name in parameters.BY_NAME for name in names):
-                self._apply(parameters.current(self) | {
-                    parameter.name: parameter.value for parameter in changed
-                    if parameter.name in parameters.BY_NAME})
+            parameters.check_change(changes, unconfigured)
+            if changes and not unconfigured:
+                self._apply(parameters.current(self) | changes)
         except UserError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -201,9 +201,10 @@ def current(node):
 
 
 def check_change(changes, unconfigured):
-    """Raise UserError when one of the names `changes` cannot be set in this state."""
-    for name in changes:
-        parameter = BY_NAME.get(name)
-        if parameter is not None and parameter.changes == CONFIGURE and not unconfigured:
+    """Raise UserError when one of `changes`, {name: value}, cannot be set in this state."""
+    for name, value in changes.items():
+        parameter = BY_NAME[name]
+        parameter.check(value)
+        if parameter.changes == CONFIGURE and not unconfigured:
             raise UserError(f'parameter {name} can change only while the node is unconfigured; '
                             'deactivate it and clean it up first')

@@ -54,6 +54,7 @@ def test_they_are_checked_together_at_configure(start):
     assert ('not configured: parameter max_frame_age (3 s) is more than deadline (0.2 s): '
             'a frame that old could not be answered in time') in rig.words()
     assert rig.set('max_frame_age', 0.1).successful
+    assert 'one of: auto' in rig.set('backend', 'fast').reason  # alone it is checked at once
     assert rig.change('configure')
 
 

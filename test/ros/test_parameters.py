@@ -82,8 +82,8 @@ def test_one_sentence_for_what_cannot_be(changed, words):
 
 def test_what_needs_an_unconfigured_node():
     fixed = [parameter.name for parameter in PARAMETERS if parameter.changes == CONFIGURE]
-    check_change(fixed, unconfigured=True)
-    check_change(['deadline', 'use_sim_time'], unconfigured=False)
+    check_change({name: BY_NAME[name].default for name in fixed}, unconfigured=True)
+    check_change({'deadline': 0.4}, unconfigured=False)
     for name in fixed:
         with pytest.raises(UserError, match=name):
-            check_change([name], unconfigured=False)
+            check_change({name: BY_NAME[name].default}, unconfigured=False)

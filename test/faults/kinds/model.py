@@ -12,6 +12,7 @@ from marks import Order
 from owled_ros.driver.action import Status
 
 STARTING = 3.0  # s for another process of the model
+LOADING = 30.0  # s, likewise for the embedded model with PyTorch, on a busy machine
 FREEING = 0.3  # s; Python's garbage collection stops the whole process for a tenth or two
 
 
@@ -145,6 +146,16 @@ class ModelProcessKilled(ModelProcessCrashes):
 
     def frame(self, shot, stream):
         return [shot]
+
+
+class EmbeddedModelKilled(ModelProcessKilled):
+    """The same with the real model, which takes its time to be loaded again."""
+
+    setups = ('embedded',)
+    recovery = LOADING
+
+    def limit(self, stream):
+        return self.settings.deadline + super().limit(stream)
 
 
 class ModelProcessStopped(ModelProcessKilled):
