@@ -50,7 +50,10 @@ from owled_ros.ros.watchdog import Watchdog
 WATCHDOG_PERIOD = 0.05     # s; how late the watchdog may be
 DIAGNOSTICS_PERIOD = 1.0   # s
 LOG_PERIOD = 10.0          # s between two lines that say the same status
+FAILURE_PERIOD = 1.0       # s between two lines that say the same failure
 WORKER_PATIENCE = 0.5      # s given to the model to finish before it is left behind
+PROCESS_PATIENCE = 6.0     # s, likewise, when its process is killed: the kernel has much to free
+KILL_PATIENCE = 5.0        # s for the end of a process that was killed to be noticed
 EXECUTOR_PATIENCE = 0.3    # s given to callbacks to finish
 DEBUG_PERIOD = 0.2         # s between two pictures of there being no action
 GOODBYE_PATIENCE = 0.3     # s given to subscribers to take the last status
@@ -79,7 +82,9 @@ class DrivingNode(ManagedNode):
         self._worker = None
         self._model = ''
         self._logged = (Status.UNKNOWN, 0.0)  # the status in the log, and when it was put there
+        self._failed = ('', 0.0)  # what failed last, and when that was put in the log
         self._diagnosed = 0.0  # s, steady
+        self._killed = None  # s, steady: when the process of a lost model was killed
         self._ending = threading.Event()
         self._seen = np.zeros((360, 640, 3), np.uint8)  # the last frame that was driven by
         self._refused = None   # the last ActionReport, unless it is OK
@@ -271,9 +276,10 @@ class DrivingNode(ManagedNode):
         self._driver, self._model = None, ''
         if worker is None:
             return
+        patience = PROCESS_PATIENCE if self._settings.model_process else WORKER_PATIENCE
         if self._ending.is_set():
             worker.stop(0.0)  # a process that ends takes its threads along
-        elif worker.stop(WORKER_PATIENCE):
+        elif worker.stop(patience):
             del worker
             free_model()
         else:
@@ -298,15 +304,30 @@ class DrivingNode(ManagedNode):
 
     def _give_up_a_lost_model(self):
         """Say MODEL_ERROR and become inactive when nothing can be expected of the worker."""
-        ticket, lost = self._outlet.ticket(), self._lost()
-        if ticket is None or not lost:
+        worker, driver, process = self._worker, self._driver, self._model_process()
+        lost = self._lost()
+        if not lost:
+            self._killed = None
             return
-        if isinstance(self._driver, DriverProcess) and not self._worker.ended:
+        if process is not None and not worker.ended and self._is_worth_killing():
             self._log_failure(f'{lost}; its process is killed')
-            self._driver.kill()  # the worker notices, says so, and starts another one
+            driver.kill(process)  # the worker notices, says so, and starts another one
             return
-        self._outlet.refuse(Refused(Status.MODEL_ERROR, lost), ticket)
-        self.transition('deactivate')
+        ticket = self._outlet.ticket()
+        if ticket is not None:
+            self._outlet.refuse(Refused(Status.MODEL_ERROR, lost), ticket)
+            self.transition('deactivate')
+
+    def _is_worth_killing(self):
+        """Whether it was not killed in vain, as one that is held up in the kernel is."""
+        now = time.monotonic()
+        self._killed = self._killed or now
+        return now - self._killed < KILL_PATIENCE
+
+    def _model_process(self):
+        """Return the id of the process that the model runs in, None without one."""
+        driver = self._driver
+        return driver.process_id() if isinstance(driver, DriverProcess) else None
 
     def _lost(self):
         """Why nothing can be expected of the model any more, or ''."""
@@ -338,7 +359,11 @@ class DrivingNode(ManagedNode):
             self.get_logger().warning(f'{report.status.name}: {report.reason}')
 
     def _log_failure(self, words):
-        self.get_logger().error(words, throttle_duration_sec=1.0)  # it may fail at every frame
+        now = time.monotonic()
+        last, at = self._failed
+        if words != last or now - at > FAILURE_PERIOD:  # it may fail at every frame
+            self._failed = (words, now)
+            self.get_logger().error(words)
 
     def _publish_explanation(self, report):
         self._explanations.publish(messages.explanation_message(
@@ -375,13 +400,11 @@ class DrivingNode(ManagedNode):
         if steady - self._diagnosed < DIAGNOSTICS_PERIOD / 2:
             return  # the last one was late, and rates over so little time say nothing
         self._diagnosed = steady
-        now, worker, driver = self._time.now(), self._worker, self._driver
+        now, worker = self._time.now(), self._worker
         self._diagnostics.publish(self._diagnosis.array(Situation(
             stamp=now, steady=steady, active=self._outlet.ticket() is not None,
             model=self._model, clamps=self._outlet.clamps(), ages=self._inputs.ages(now),
-            health=self._machine.health(
-                driver.process_id() if isinstance(driver, DriverProcess) else None),
-            lost=self._lost(),
+            health=self._machine.health(self._model_process()), lost=self._lost(),
             busy=worker.busy() if worker is not None else 0.0, settings=self._settings)))
 
     def _on_parameters(self, changed):

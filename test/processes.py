@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+import time
 
 
 def model_process(node):
@@ -17,6 +18,21 @@ def model_process(node):
         except (OSError, IndexError):
             continue  # it ended while it was looked at
     return None
+
+
+def is_gone(process, patience):
+    """Return whether a process has ended within `patience` [s]; None: there was none."""
+    end = time.monotonic() + patience
+    while process is not None and Path(f'/proc/{process}').exists():
+        try:
+            if Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] == 'Z':
+                return True  # nobody has asked for its status yet
+        except OSError:
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def resident(process):

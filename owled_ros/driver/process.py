@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 import io
 import json
 import math
@@ -20,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -29,6 +31,7 @@ from owled_ros.errors import UserError
 
 POLL = 0.1        # s between looks at whether the caller was asked to stop
 PATIENCE = 5.0    # s for a process that was killed to be gone
+SHARED = Path('/dev/shm')
 LARGEST = 1 << 20  # bytes of a text; none of ours comes near
 LONGEST = 2000     # characters of an error that are told
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -83,6 +86,9 @@ class DriverProcess:
     def __init__(self, load, stopping, model, **how):
         """Start the process; it calls load(model, **how), a function that can be imported.
 
+        Started again, it is asked for the hash and the backend of the first time: another model
+        must not drive under the name of this one.
+
         stopping: threading.Event; Stopped from any method when it is set. Raises what loading
         raises: UserError, MemoryError, or RuntimeError.
         """
@@ -90,17 +96,23 @@ class DriverProcess:
         self._stopping = stopping
         self._asked = {'model': model, 'how': how}
         self._process = self._connection = None
-        self._memory = os.memfd_create('owled_ros-frame')
+        self._memory = _anonymous_file()
         self._picture = None  # the memory, mapped
         try:
-            self.restart()
+            told = self._start()
         except BaseException:
             self.close()
             raise
+        vars(self).update({name: told[name] for name in FACTS})
+        self._asked['how'] = how | {'expected_hash': self.hash, 'backend': self.backend}
 
     def restart(self):
-        """Start the process anew and load the model there."""
+        """Start the process anew and load the same model there."""
         self._end()
+        self._start()
+
+    def _start(self):
+        """Start the process; return what is told of the loaded model."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -109,8 +121,7 @@ class DriverProcess:
                 stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), self._memory),
                 env=os.environ | {'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
         self._connection = Connection(ours.detach())
-        told = self.ask('load', **self._asked)
-        vars(self).update({name: told[name] for name in FACTS})
+        return self.ask('load', **self._asked)
 
     def warm_up(self):
         self.ask('warm_up')
@@ -133,10 +144,13 @@ class DriverProcess:
         process = self._process
         return process and process.pid
 
-    def kill(self):
-        """End the process at once, from any thread; who waits for it gets ProcessEnded."""
+    def kill(self, process_id):
+        """End the process at once, unless another one took its place; from any thread.
+
+        Who waits for its answer gets ProcessEnded.
+        """
         process = self._process
-        if process is not None:
+        if process is not None and process.pid == process_id:
             process.kill()
 
     def close(self):
@@ -154,6 +168,9 @@ class DriverProcess:
             while not self._connection.poll(POLL):
                 if self._stopping.is_set():
                     raise Stopped('the model was stopped')
+                # A process that it left behind may hold its end of the connection open.
+                if self._process.poll() is not None and not self._connection.poll(0):
+                    raise EOFError
             told = json.loads(self._connection.recv_bytes(LARGEST))
         except (EOFError, OSError) as error:
             if isinstance(error, Stopped):
@@ -173,28 +190,66 @@ class DriverProcess:
     def _how_it_ended(self):
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = self._process.wait(PATIENCE)
-            return signal.Signals(-status).name if status < 0 else f'exit status {status}'
+            if status >= 0:
+                return f'exit status {status}'
+            with contextlib.suppress(ValueError):  # one of the real-time signals
+                return signal.Signals(-status).name
+            return f'signal {-status}'
         return 'it closed its ears'
 
     def _end(self):
         if self._process is not None:
             self._process.kill()
-            self._process.wait(PATIENCE)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # held up in the kernel
+                self._process.wait(PATIENCE)
             self._process = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
+def _anonymous_file():
+    """Return a file descriptor of memory that nobody else can find."""
+    if hasattr(os, 'memfd_create'):
+        return os.memfd_create('owled_ros-frame')
+    # Pythons that were built for an old libc, as those of conda, lack it.
+    with tempfile.TemporaryFile(dir=SHARED if SHARED.is_dir() else None) as file:
+        return os.dup(file.fileno())
+
+
 def _name(load):
-    """The words by which another process finds a function: module:name."""
-    module = load.__module__
-    if module == '__main__':
-        module = Path(getattr(sys.modules[module], '__file__', '')).stem
-    if '<' in load.__qualname__ or not module:
-        raise UserError(f'another process cannot import {load.__qualname__}; load the model by a '
+    """The words by which another process finds a function, module:name; UserError without any."""
+    owner = getattr(load, '__self__', None)  # of a class method: its own class, not a base
+    path = f'{owner.__qualname__}.{load.__name__}' if isinstance(owner, type) \
+        else load.__qualname__
+    module = (owner if isinstance(owner, type) else load).__module__
+    if not _is_found(load, module, path):
+        raise UserError(f'another process cannot import {path} of {module}; load the model by a '
                         'function at the top of a module, or set model_process to false')
-    return f'{module}:{load.__qualname__}'
+    return f'{_importable(module)}:{path}'
+
+
+def _is_found(load, module, path):
+    try:
+        if find_spec(_importable(module)) is None:
+            return False
+        return _attribute(sys.modules[module], path) == load
+    except (AttributeError, ImportError, KeyError, ValueError):
+        return False
+
+
+def _importable(module):
+    """The name under which another process imports a module of this one."""
+    if module != '__main__':
+        return module
+    main = sys.modules[module]
+    return main.__spec__.name if main.__spec__ else Path(main.__file__).stem
+
+
+def _attribute(found, path):
+    for name in path.split('.'):
+        found = getattr(found, name)
+    return found
 
 
 def _action(told):
@@ -221,18 +276,19 @@ class Server:
                 asked = json.loads(self._connection.recv_bytes(LARGEST))
             except (EOFError, OSError):
                 return
-            self._connection.send_bytes(json.dumps(self._answer(asked)).encode())
+            self._connection.send_bytes(self._answer(asked).encode())
 
     def _answer(self, asked):
         try:
-            return getattr(self, 'do_' + asked.pop('do'))(**asked) or {}
+            told = getattr(self, 'do_' + asked.pop('do'))(**asked) or {}
+            return json.dumps(told, default=_plain)
         except BaseException as error:  # SystemExit too: it is said, not done
             told = {'error': _kind(error), 'words': str(error)[:LONGEST] or type(error).__name__}
         # Here the exception is gone, and with it what its frames held.
         if told['error'] == 'memory':
             self._stream = self._decision = None
             free_caches()
-        return told
+        return json.dumps(told)
 
     def do_load(self, model, how):
         self._driver = self._load(model, **how)
@@ -253,8 +309,8 @@ class Server:
         self._decision = self._driver.decide(
             self._frame, EgoState(*ego), Command(Route(command[0]), command[1]))
         action = self._decision.action
-        return {'acceleration': _plain(action.acceleration), 'curvature': _plain(action.curvature),
-                'confidence': _plain(action.confidence), 'maneuver': _plain(action.maneuver)}
+        return {name: getattr(action, name)
+                for name in ('acceleration', 'curvature', 'maneuver', 'confidence')}
 
     def do_explain(self):
         self._stream = self._driver.explain(self._decision)
@@ -262,13 +318,11 @@ class Server:
     def do_advance(self, tokens):
         complete = self._stream.advance(tokens)
         return {'text': self._stream.text, 'complete': bool(complete),
-                'confidence': _plain(self._stream.confidence)}
+                'confidence': self._stream.confidence}
 
 
 def _plain(value):
-    """A number as JSON has it; what is none goes as its text, and is refused over there."""
-    if isinstance(value, int):
-        return int(value)
+    """What JSON does not know, as a number; what is none goes as text, and is refused there."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -288,15 +342,25 @@ def main(load, connection, memory, parent):
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != int(parent):
         return  # it died before it could be noticed
-    # ^C, and what a service manager sends to all of a service, are for the caller: it ends this one.
+    # ^C, and what a service manager sends to all of a service, are for the caller to act on.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # The node's standard error, which never blocks: what does not fit is dropped here too.
-    sys.stderr = io.TextIOWrapper(io.FileIO(2, 'w', closefd=False), errors='backslashreplace',
-                                  line_buffering=True)
-    module, _, path = load.partition(':')
-    function = import_module(module)
-    for name in path.split('.'):
-        function = getattr(function, name)
-    Server(function, Connection(int(connection)), int(memory)).serve()
+    if sys.stderr is not None:
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, 'w', closefd=False),
+                                      errors='backslashreplace', line_buffering=True)
+    Server(_function(load), Connection(int(connection)), int(memory)).serve()
+
+
+def _function(name):
+    """Return the function that `_name` means; where there is none, one that says so."""
+    module, _, path = name.partition(':')
+    try:
+        return _attribute(import_module(module), path)
+    except Exception as error:
+        failure = UserError(f'the process of the model cannot import {name}: {error}')
+
+    def load(model, **how):
+        raise failure
+    return load
 

@@ -8,7 +8,7 @@ from owled_ros.driver.memory import free_caches, is_out_of_memory, OutOfMemory
 from owled_ros.driver.process import DriverProcess, ProcessEnded, Stopped
 from owled_ros.ros.refused import one_line, Refused
 
-MAX_RESTARTS = 3  # of the model's process without an action in between
+MAX_RESTARTS = 3  # of the model's process without an action, or an explanation, in between
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class DecisionLoop:
         self._just_decided = False
         self._text = ''
         self._restarts = 0  # of the model's process, since the last action
+        self._mute = 0      # how often it ended over an explanation, since the last that it wrote
         self.loading = False
 
     def close(self):
@@ -126,26 +127,39 @@ class DecisionLoop:
 
     def _start_again(self, error, ticket, stamp):
         """Say that the model's process has ended, and start another one."""
-        self._counters.count('processes ended')
-        self._log(str(error))
         self._outlet.refuse(Refused(Status.MODEL_ERROR, str(error)), ticket, stamp)
         self._explaining = None
-        self._restarts += 1
-        if self._restarts > MAX_RESTARTS:
-            raise ProcessEnded(f'{error}, and so did {MAX_RESTARTS} before it')
         self.loading = True
         self._outlet.model_restarts(True)
         try:
-            self.driver.restart()
-            self.driver.warm_up()
+            while error is not None:
+                self._count_end(error)
+                error = self._restart()
         finally:
             self._outlet.model_restarts(False)
             self.loading = False
 
+    def _count_end(self, error):
+        """Count an end of the process; raise ProcessEnded when it was one too many."""
+        self._counters.count('processes ended')
+        self._log(str(error))
+        self._restarts += 1
+        if self._restarts > MAX_RESTARTS:
+            raise ProcessEnded(f'{error}, and so did {MAX_RESTARTS} before it')
+
+    def _restart(self):
+        """Start the process again; return the ProcessEnded when that ended too, else None."""
+        try:
+            self.driver.restart()
+            self.driver.warm_up()
+        except ProcessEnded as error:
+            return error
+
     def _after(self, report, frame, picture, decision):
         """The action is out: now its explanation may begin, and who watches may see it."""
         self._restarts = 0
-        if self._explaining is None and self._outlet.settings.explain:
+        if self._explaining is None and self._outlet.settings.explain and \
+                self._mute <= MAX_RESTARTS:
             self._begin_explanation(report, frame, decision)
         try:
             self._show(picture, report, self._text)
@@ -175,8 +189,11 @@ class DecisionLoop:
         except Stopped:
             return
         except ProcessEnded as error:
+            self._mute += 1
+            if self._mute > MAX_RESTARTS:
+                self._log(f'no more explanations: {MAX_RESTARTS + 1} in a row ended the process '
+                          'of the model')
             self._start_again(error, ticket, report.stamp)
-            return
         except BaseException as error:
             self._explanation_failed(error)
 
@@ -184,7 +201,7 @@ class DecisionLoop:
         return (self._clock.now() - report.stamp) / 1e9
 
     def _finish_explanation(self, report, stream, complete):
-        self._text = stream.text
+        self._text, self._mute = stream.text, 0
         self._publish_explanation(ExplanationReport(
             report.stamp, report.sequence, stream.text, complete, stream.confidence))
         self._counters.count('explanations' if complete else 'explanations given up')

@@ -92,6 +92,7 @@ class Inputs:
 
     def command(self, message):
         """Keep where the route wants to go; one that makes no sense is as good as none."""
+        self.notice_clock_jump()
         if self._outlet.ticket() is None:
             return
         try:
@@ -107,7 +108,7 @@ class Inputs:
         self._command = (stamp, command)
 
     def _check_ahead(self, stamp):
-        """Raise UserError for a command from the future: later it would be taken for a fresh one."""
+        """Raise UserError for a command from the future: later it would look fresh."""
         ahead = (stamp - self._clock.now()) / 1e9
         tolerance = self._outlet.settings.max_clock_skew
         if ahead > tolerance:

@@ -41,7 +41,7 @@ class AwakeTime:
     It has to be read often: between two readings it goes on by `longest` [s] at the most.
     """
 
-    def __init__(self, longest=0.5):
+    def __init__(self, longest=0.2):
         self._lock = threading.Lock()
         self._longest = longest
         self._total, self._last = 0.0, time.monotonic()
@@ -78,7 +78,7 @@ class ModelWorker:
         self._error = None
         self._clock = AwakeTime()    # the watchdog reads it all the time
         self._step_began = None      # s of that clock
-        self._was_loading = 0.0      # when the work was last seen to load, likewise
+        self._loading = (False, 0.0)  # whether the work was seen to load, and since when
         self.ended = ''          # why it ended by itself, in one sentence
         self._thread.start()
 
@@ -108,12 +108,12 @@ class ModelWorker:
 
     def hangs(self, hang_limit, load_limit):
         """Return in one sentence that a piece of work takes too long (limits in s), or ''."""
-        busy, name, limit = self.busy(), 'hang_limit', hang_limit
-        if self._work is not None and self._work.loading:
-            name, limit = 'load_limit', load_limit
-            self._was_loading = self._clock.now()
-        else:   # what was loading before is not held against the work that follows
-            busy = min(busy, self._clock.now() - self._was_loading)
+        loading = self._work is not None and self._work.loading
+        if loading != self._loading[0]:
+            self._loading = (loading, self._clock.now())
+        name, limit = ('load_limit', load_limit) if loading else ('hang_limit', hang_limit)
+        # Loading is not held against the work that follows, nor what hung against the loading.
+        busy = min(self.busy(), self._clock.now() - self._loading[1])
         if busy <= limit:
             return ''
         return (f'the model hangs: it has been at one piece of work for {busy:.1f} s; '

@@ -28,8 +28,11 @@ _relays = []  # the one of this process, if it needed one
 @contextlib.contextmanager
 def standard_error_that_never_blocks():
     """Have it while a function runs: to be used as its decorator."""
-    # A regular file does not fill up. Nor is there anything to do where stderr was closed.
-    if sys.stderr is None or stat.S_ISREG(os.fstat(FD).st_mode):
+    if sys.stderr is None:
+        with _nowhere() as sys.stderr:
+            yield
+        return
+    if stat.S_ISREG(os.fstat(FD).st_mode):  # that does not fill up
         yield
         return
     before, text = os.dup(FD), sys.stderr
@@ -41,6 +44,16 @@ def standard_error_that_never_blocks():
         let_out()
         os.dup2(before, FD)
         sys.stderr = text
+
+
+def _nowhere():
+    """Return a stream in the place of a standard error that was closed when the process began."""
+    try:
+        os.fstat(FD)
+    except OSError:
+        # Else whatever is opened next would be what the logger, in C, writes to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), FD)
+    return open(os.devnull, 'w')
 
 
 def let_out():

@@ -15,13 +15,13 @@ class Watchdog:
 
     def __init__(self):
         self._lock = threading.Lock()
+        self._restarting = False
         self.start(0.0)
 
     def start(self, now):
         """Begin to wait for a good action: the node was activated."""
         with self._lock:
             self._silent_since = now
-            self._restarting = False
         self.forget()
 
     def forget(self):

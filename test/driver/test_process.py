@@ -1,6 +1,7 @@
 """A driver in a process of its own: the same answers, and ends of every kind."""
 
 import contextlib
+from importlib.machinery import ModuleSpec
 import math
 import os
 from pathlib import Path
@@ -8,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from owled_ros.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 from scripted_driver import ScriptedDriver  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+from inherited_driver import Inherited  # noqa: E402
 
 EGO = EgoState(5.0, 0.1, -0.5)
 LOAD = ScriptedDriver.load
@@ -110,7 +115,8 @@ def test_one_that_ends_by_itself():
 def test_a_hang_ends_by_a_kill_or_by_being_stopped():
     stopping = threading.Event()
     with driver('scripted:hang_at=1', stopping) as driving:
-        threading.Timer(0.3, driving.kill).start()
+        driving.kill(driving.process_id() + 1)  # another one than this
+        threading.Timer(0.3, lambda: driving.kill(driving.process_id())).start()
         with pytest.raises(ProcessEnded, match='SIGKILL'):
             decide(driving)
         driving.restart()
@@ -138,6 +144,56 @@ def test_signals_for_the_whole_service_do_not_end_it():
     assert driving.process_id() is None
 
 
-def test_a_function_that_no_other_process_can_import():
-    with pytest.raises(UserError, match='set model_process to false'):
-        DriverProcess(lambda model, **how: None, threading.Event(), 'scripted')
+@contextlib.contextmanager
+def inherited():
+    driving = DriverProcess(Inherited.load, threading.Event(), 'scripted')
+    try:
+        yield driving
+    finally:
+        driving.close()
+
+
+def test_the_class_that_is_named_is_the_one_that_drives():
+    with inherited() as driving:
+        assert driving.measured_sparsity == 0.25
+
+
+def test_one_whose_child_outlives_it():
+    with inherited() as driving:
+        began = time.monotonic()
+        with pytest.raises(ProcessEnded, match='exit status 4'):
+            driving.decide(picture(1), EgoState(-1.0, 0.0, 0.0), Command())
+        assert time.monotonic() - began < 5
+
+
+def test_started_again_it_is_asked_for_the_same_model():
+    with inherited() as driving:
+        asked = driving._asked['how']
+        assert (asked['expected_hash'], asked['backend']) == (driving.hash, 'script')
+
+
+def test_functions_that_no_other_process_can_import(monkeypatch):
+    def load(model, **how):
+        return None
+
+    monkeypatch.setattr(sys.modules['__main__'], 'load', load, raising=False)
+    monkeypatch.setattr(load, '__module__', '__main__')  # but not under that name
+    for function in (load, lambda model, **how: None):
+        with pytest.raises(UserError, match='set model_process to false'):
+            DriverProcess(function, threading.Event(), 'scripted')
+
+
+def test_a_function_that_only_this_process_can_import(monkeypatch):
+    module = ModuleType('made_up')
+    exec('def load(model, **how):\n    pass\n', vars(module))
+    module.__spec__ = ModuleSpec('made_up', None)
+    monkeypatch.setitem(sys.modules, 'made_up', module)
+    with pytest.raises(UserError, match="cannot import made_up:load: No module named 'made_up'"):
+        DriverProcess(module.load, threading.Event(), 'scripted')
+
+
+def test_a_python_without_anonymous_memory(monkeypatch):
+    monkeypatch.delattr(os, 'memfd_create')
+    with driver() as driving:
+        for frame in (picture(1), picture(2, 200, 300)):
+            assert decide(driving, frame).curvature == frame[0, 0, 0] / 10000

@@ -4,8 +4,9 @@ The script is the parameter `model`: 'scripted' or 'scripted:word=number,...', o
 delay [s] per decision, words of the explanation, pause [s] per token, load [s], warm [s] of
 warming up, hang [s] of a hang, turn (1: turns left always), wild (1: out of limits always),
 broken_load (1: loading raises), out_of_memory_from: the number of the decision from which on
-there is no memory, and hang_at, raise_at, nonsense_at, nan_at, wild_at, out_of_memory_at, die_at
-(its process ends with status 3): that at which it happens.
+there is no memory, explains (how many words until its process ends), and hang_at, raise_at,
+nonsense_at, nan_at, wild_at, out_of_memory_at, die_at (its process ends with status 3): that at
+which it happens.
 """
 
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ class Decision:
 
 
 class Stream:
-    def __init__(self, words, pause):
+    def __init__(self, words, pause, dies):
         self._waiting = list(words)
         self._pause = pause
+        self._dies = dies
         self.text = ''
         self.confidence = 0.5
         self.complete = False
@@ -38,6 +40,8 @@ class Stream:
             if not self._waiting:
                 break
             time.sleep(self._pause)
+            if self._dies is not None and len(self.text.split()) == self._dies:
+                os._exit(5)
             self.text = f'{self.text} {self._waiting.pop(0)}'.strip()
         self.complete = not self._waiting
         return self.complete
@@ -95,7 +99,8 @@ class ScriptedDriver:
 
     def explain(self, decision):
         words = int(self.script.get('words', 3))
-        return Stream([f'word{n}' for n in range(words)], self.script.get('pause', 0))
+        return Stream([f'word{n}' for n in range(words)], self.script.get('pause', 0),
+                      self.script.get('explains'))
 
     def _now(self, what):
         return self.decisions == self.script.get(what)

@@ -123,3 +123,21 @@ def test_a_killed_process_is_noticed_by_its_subscribers(start):
     rig.wait(lambda: alive[-1] == 0, 'the loss of liveliness')
     # Without the lease it takes DDS 20 s to give a participant up.
     assert time.monotonic() - killed < 10
+
+
+@pytest.mark.parametrize('model_process', [False, True])
+def test_with_a_standard_error_that_is_closed(start, tmp_path, model_process):
+    program = tmp_path / 'program.py'
+    program.write_text(
+        'import os, sys\n'
+        "if 'closed' not in sys.argv:\n"
+        '    os.close(2)\n'
+        "    os.execv(sys.executable, [sys.executable, *sys.argv, 'closed'])\n"
+        "sys.argv.remove('closed')\n"
+        f'sys.path.insert(0, {str(PROGRAM.parent)!r})\n'
+        'import scripted_driver\nsys.exit(scripted_driver.main())\n')
+    rig = start(program=program, model_process=model_process)
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.OK), 'an action')
+    status, seconds = rig.signal(signal.SIGTERM)
+    assert status == 0 and seconds < SOON

@@ -84,3 +84,52 @@ def test_a_load_that_takes_too_long_leaves_no_process(start):
     assert not rig.change('configure')
     assert 'not loaded and warm within 2 s' in rig.words()
     rig.wait(lambda: rig.model_process() is None, 'the end of its process')
+
+
+HASTY = {'deadline': 0.5, 'max_frame_age': 0.5}
+
+
+def test_what_hung_is_not_held_against_the_loading(start):
+    rig = start('scripted:hang_at=3,load=0.5', model_process=True, **HASTY, hang_limit=2.0,
+                load_limit=2.2)
+    rig.wait_until_heard()
+    rig.drive(lambda: 'its process is killed' in rig.words(), 'the end of patience')
+    drives(rig, len(rig.actions))
+    assert rig.state() == 'active'
+
+
+def test_a_hang_ends_while_the_node_is_inactive_too(start):
+    rig = start('scripted:hang_at=3', model_process=True, **HASTY, hang_limit=1.5)
+    rig.wait_until_heard()
+    rig.drive(lambda: rig.heard(DrivingAction.DEADLINE_MISSED), 'a hang')
+    first = rig.model_process()
+    assert rig.change('deactivate')
+    rig.wait(lambda: rig.model_process() not in (first, None), 'another process')
+    rig.wait(lambda: rig.change('activate'), 'activation')
+    drives(rig, len(rig.actions))
+
+
+def test_explanations_that_end_the_process_are_given_up(start):
+    rig = start('scripted:explains=1', model_process=True, **HASTY)
+    rig.wait_until_heard()
+    rig.drive(lambda: 'no more explanations: 4 in a row' in rig.words(), 'the end of patience')
+    drives(rig, len(rig.actions))
+    since = len(rig.actions)
+    rig.drive(lambda: rig.statuses(since).count(DrivingAction.OK) >= 20, 'actions')
+    assert rig.state() == 'active' and not rig.explanations
+    assert set(rig.statuses(since)) == {DrivingAction.OK}
+
+
+def test_a_process_that_cannot_be_killed_is_given_up(start, tmp_path):
+    """As one that is held up in the kernel: to the node it looks like one that it may not kill."""
+    program = tmp_path / 'program.py'
+    program.write_text(
+        f'import sys\nsys.path.insert(0, {str(PROGRAM.parent)!r})\n'
+        'import scripted_driver\nfrom owled_ros.driver.process import DriverProcess\n'
+        'DriverProcess.kill = lambda self, process_id: None\nscripted_driver.main()\n')
+    rig = start('scripted:hang_at=3', program=program, model_process=True, **HASTY,
+                hang_limit=1.0)
+    rig.wait_until_heard()
+    error = rig.drive(lambda: rig.heard(DrivingAction.MODEL_ERROR), 'the end of patience')
+    assert 'hangs' in error.reason
+    rig.wait(lambda: rig.heard(DrivingAction.INACTIVE), 'INACTIVE')

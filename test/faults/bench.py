@@ -5,6 +5,7 @@ import sys
 import time
 
 from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import GetParameters
 import rclpy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -83,17 +84,24 @@ class Bench(Rig):
         return self._spinner.is_alive()
 
     def waited(self):
-        """Seconds for which the node's threads were ready to run and the machine let them wait.
+        """Seconds for which threads of node and model were ready and the machine let them wait.
 
         {thread: s}; empty where the kernel does not tell.
         """
         waits = {}
-        for path in Path(f'/proc/{self.process.pid}/task').glob('*/schedstat'):
+        both = [self.process.pid, *filter(None, [self.model_process()])]
+        for path in (path for process in both
+                     for path in Path(f'/proc/{process}/task').glob('*/schedstat')):
             try:
                 waits[path.parent.name] = int(path.read_text().split()[1]) / 1e9
             except (OSError, IndexError):
                 continue  # the thread has ended, or the kernel keeps no such statistics
         return waits
+
+    def parameter(self, name):
+        """Return the value of a parameter of the node, as a message."""
+        return self.call(GetParameters, 'get_parameters',
+                         GetParameters.Request(names=[name])).values[0]
 
     def resources(self):
         """What may leak: resident memory [MB], open files, threads."""
@@ -105,6 +113,7 @@ class Bench(Rig):
         self.state()
         self.change('activate')  # refused: it is active
         self.set('explain', True)
+        self.parameter('explain')
 
     def change_patiently(self, label):
         """Ask for a transition again while another one is still running."""

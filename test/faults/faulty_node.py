@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from marks import curvature, Order, read
+from marks import confidence, curvature, Order, read
 
 from owled_ros.driver.action import Action, Maneuver
 
@@ -73,24 +73,24 @@ class ObedientDriver:
                 raise MemoryError('out of memory, once')
         if order is Order.NO_DECISION:
             return None
-        return Decision(self._action(number, order), order)
+        return Decision(self._action(number, order, confidence(ego.yaw_rate)), order)
 
-    def _action(self, number, order):
+    def _action(self, number, order, sure):
         if order is Order.RAISE:
             raise RuntimeError('a tensor has the wrong shape\nand a long trace')
         if order is Order.OUT_OF_MEMORY:
             raise MemoryError('out of memory')
         if order is Order.END_THREAD:
             raise SystemExit('the model wants to end the node')
-        right = Action(ACCELERATION, curvature(number), Maneuver.KEEP_LANE, 0.9)
+        right = Action(ACCELERATION, curvature(number), Maneuver.KEEP_LANE, sure)
         return {
-            Order.NOT_A_NUMBER: Action(math.nan, 0.0, Maneuver.KEEP_LANE, 0.9),
-            Order.INFINITE: Action(0.0, math.inf, Maneuver.KEEP_LANE, 0.9),
-            Order.WORDS: Action('fast', 0.0, Maneuver.KEEP_LANE, 0.9),
-            Order.UNKNOWN_MANEUVER: Action(0.0, 0.0, 42, 0.9),
-            Order.TURN_LEFT: Action(ACCELERATION, right.curvature, Maneuver.TURN_LEFT, 0.9),
-            Order.FAR_TOO_FAST: Action(99.0, 9.0, Maneuver.KEEP_LANE, 0.9),
-            Order.FAR_TOO_HARD: Action(-99.0, -9.0, Maneuver.EMERGENCY_STOP, 0.9),
+            Order.NOT_A_NUMBER: Action(math.nan, 0.0, Maneuver.KEEP_LANE, sure),
+            Order.INFINITE: Action(0.0, math.inf, Maneuver.KEEP_LANE, sure),
+            Order.WORDS: Action('fast', 0.0, Maneuver.KEEP_LANE, sure),
+            Order.UNKNOWN_MANEUVER: Action(0.0, 0.0, 42, sure),
+            Order.TURN_LEFT: Action(ACCELERATION, right.curvature, Maneuver.TURN_LEFT, sure),
+            Order.FAR_TOO_FAST: Action(99.0, 9.0, Maneuver.KEEP_LANE, sure),
+            Order.FAR_TOO_HARD: Action(-99.0, -9.0, Maneuver.EMERGENCY_STOP, sure),
         }.get(order, right)
 
     def explain(self, decision):

@@ -60,3 +60,8 @@ def curvature(number):
     The steps are so small that no limit touches them.
     """
     return (number % NUMBERS - NUMBERS // 2) * 5e-4
+
+
+def confidence(yaw_rate):
+    """The confidence by which the driver says which yaw rate [rad/s] it was given."""
+    return 0.5 + yaw_rate / 20

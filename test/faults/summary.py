@@ -4,6 +4,8 @@ from collections import defaultdict
 
 from owled_ros.ros.counters import percentile
 
+FAILURES = ('wrong_actions', 'not_reported', 'not_recovered', 'silent', 'problems', 'missing',
+            'kinds_set_aside', 'bad_ends')
 MOST_SET_ASIDE = 0.2  # of the faults; a machine that is busier cannot tell
 
 
@@ -20,6 +22,9 @@ def outcome(record):
     elif record['recovery'] > record['recovery_limit']:
         reasons.append(f'drove again after {record["recovery"]:.3f} s, not '
                        f'{record["recovery_limit"]:.3f} s')
+    if record['silence'] and record['silence'] > record['silence_limit']:
+        reasons.append(f'said nothing for {record["silence"]:.3f} s, not '
+                       f'{record["silence_limit"]:.3f} s')
     return '; '.join(reasons)
 
 
@@ -58,12 +63,19 @@ def summarise(runs):
         'runs': len(runs),
         'seeds': sorted(run['seed'] for run in runs),
         'faults': len(counted),
+        'missing': sum(run['planned'] for run in runs) - len(records),
         'kinds': len({record['kind'] for record in counted}),
+        'kinds_set_aside': len({record['kind'] for record in records}
+                               - {record['kind'] for record in counted}),
+        'bad_ends': sum(not node['fine'] for run in runs for node in run['nodes']),
         'actions': sum(run['actions'] for run in runs),
         'report_p50': percentile(reports, 0.5), 'report_max': max(reports, default=None),
         'recovery_p50': percentile(recoveries, 0.5),
         'recovery_max': max(recoveries, default=None),
-        'wrong_actions': sum(len(record['wrong']) for record in records),
+        'silence_max': max((r['silence'] for r in counted if r['silence']), default=None),
+        'silent': sum(bool(r['silence'] and r['silence'] > r['silence_limit']) for r in counted),
+        'wrong_actions': sum(len(record['wrong']) for record in records)
+        + sum(len(node['wrong']) for run in runs for node in run['nodes']),
         'not_reported': sum(r['limit'] is not None and not (
             r['report'] is not None and r['report'] <= r['limit']) for r in counted),
         'not_recovered': sum(not (
@@ -76,8 +88,8 @@ def summarise(runs):
 
 def passed(numbers):
     """Whether nothing failed, and enough was tried to say so."""
-    return not (numbers['wrong_actions'] or numbers['not_reported'] or numbers['not_recovered']
-                or numbers['problems']) \
+    return numbers['faults'] > 0 and len(set(numbers['seeds'])) == numbers['runs'] \
+        and not any(numbers[what] for what in FAILURES) \
         and numbers['set_aside'] <= MOST_SET_ASIDE * numbers['faults']
 
 
@@ -93,7 +105,10 @@ def last_line(numbers):
         f'recovered p50 {_seconds(numbers["recovery_p50"])} s, '
         f'max {_seconds(numbers["recovery_max"])} s; '
         f'wrong actions {numbers["wrong_actions"]}, late reports {numbers["not_reported"]}, '
-        f'late recoveries {numbers["not_recovered"]}, other problems {numbers["problems"]}; '
+        f'late recoveries {numbers["not_recovered"]}, silences {numbers["silent"]} (longest '
+        f'{_seconds(numbers["silence_max"])} s), other problems {numbers["problems"]}, '
+        f'nodes that ended badly {numbers["bad_ends"]}, '
+        f'faults not injected {numbers["missing"]}; '
         f'repeated {numbers["repeated"]} and set aside {numbers["set_aside"]} for a machine '
         'that was late itself')
 

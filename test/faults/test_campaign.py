@@ -7,13 +7,14 @@ from random import Random
 import re
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from campaign import excused, plan, Run, SETUPS  # noqa: E402
+from campaign import excused, has_grown, plan, Run, SETUPS  # noqa: E402
 from kinds import KINDS, kinds_of  # noqa: E402
 from marks import Order, paint, read  # noqa: E402
 import numpy as np  # noqa: E402
@@ -63,10 +64,16 @@ def test_a_plan_is_its_seed_and_has_every_kind():
     assert all(set(kind.setups) <= set(SETUPS) for kind in KINDS.values())
 
 
+def run_of(*records):
+    return {'seed': 3, 'actions': 5, 'nodes': [], 'planned': len(records),
+            'records': list(records)}
+
+
 def record(**changed):
     return {'kind': 'camera_stops', 'setup': 'raw', 'index': 0, 'attempts': 1, 'set_aside': False,
             'report': 0.2, 'limit': 0.3, 'patience': 3.3, 'recovery': 0.05,
-            'recovery_limit': 0.5, 'wrong': [], 'problems': [], 'machine': 0.0} | changed
+            'recovery_limit': 0.5, 'silence': 0.2, 'silence_limit': 0.3, 'wrong': [],
+            'problems': [], 'machine': 0.0} | changed
 
 
 @pytest.mark.parametrize('changed, words', [
@@ -76,12 +83,14 @@ def record(**changed):
     ({'report': None, 'limit': None}, ''),
     ({'recovery': 0.6}, 'drove again after'),
     ({'recovery': None}, 'did not drive again'),
+    ({'silence': 0.31}, 'said nothing for 0.310 s'),
+    ({'silence': None}, ''),
     ({'wrong': ['OK from bad input']}, 'OK from bad input'),
     ({'problems': ['activate was refused']}, 'activate was refused'),
 ])
 def test_what_fails_a_fault(changed, words):
     assert words in outcome(record(**changed))
-    run = {'seed': 3, 'actions': 5, 'records': [record(), record(**changed)], 'nodes': []}
+    run = run_of(record(), record(**changed))
     assert passed(summarise([run])) == (not words)
     assert ('FAILED' in last_line(summarise([run]))) == bool(words)
 
@@ -91,9 +100,30 @@ def test_a_machine_that_is_late_itself_excuses_lateness_and_nothing_else():
     assert not excused(record(report=0.6, machine=0.06))
     assert excused(record(report=None, machine=2.0)) and not excused(record(report=None))
     assert not excused(record(wrong=['OK from bad input'], machine=9.0))
-    busy = {'seed': 3, 'actions': 5, 'nodes': [], 'records': [
-        record(), record(report=0.4, machine=0.06, set_aside=True)]}
+    assert not excused(record(recovery=None, recovery_limit=30.0, machine=9.0))
+    busy = run_of(record(), record(report=0.4, machine=0.06, set_aside=True))
     assert not passed(summarise([busy]))  # half of it was set aside: that says nothing
+
+
+def test_what_fails_a_sum():
+    run = run_of(record())
+    assert passed(summarise([run])) and passed(summarise([run, run | {'seed': 4}]))
+    assert not passed(summarise([run, run]))                       # the same twice
+    assert not passed(summarise([run | {'planned': 2}]))           # stopped halfway
+    assert not passed(summarise([run_of()]))                       # nothing was injected
+    assert not passed(summarise([run | {'nodes': [{'fine': False, 'wrong': []}]}]))
+    last = {'fine': False, 'wrong': ['OK from bad input']}
+    assert 'wrong actions 1' in last_line(summarise([run | {'nodes': [last]}]))
+    aside = [record() for _ in range(9)] + [record(kind='frozen_camera', set_aside=True)]
+    assert not passed(summarise([run_of(*aside)]))                 # nothing is known of a kind
+
+
+def test_what_grows():
+    before = {'memory_mb': 100.0, 'files': 20, 'threads': 20}
+    assert not has_grown(before, {'memory_mb': 125.0, 'files': 22, 'threads': 28})
+    assert has_grown(before, before | {'files': 24})
+    assert has_grown(before, before | {'memory_mb': 140.0})
+    assert not has_grown(None, before) and not has_grown(before, None)
 
 
 def test_a_run_goes_on_where_it_was_stopped(tmp_path):
@@ -134,7 +164,7 @@ class Court:
             'acceleration': 0.5, 'curvature': (number - 4) * 5e-4,
             'steering_angle': math.atan(2.7 * (number - 4) * 5e-4),
             'target_speed': speed + 0.5, 'maneuver': Maneuver.KEEP_LANE,
-            'limits_applied': LimitsApplied.NONE, 'confidence': 0.9} | changed)
+            'limits_applied': LimitsApplied.NONE, 'confidence': 0.5} | changed)
         report = ActionReport(self.sequence, status, reason, stamp,
                               stamp + int(late * SECOND), action)
         message = messages.action_message(report, base_frame='base_link', horizon=1.0,
@@ -155,6 +185,8 @@ def test_the_witness_finds_nothing_wrong_with_a_good_action():
     ({'late': 0.2}, '0.200 s after its frame'),
     ({'speed': 30.0}, 'outside'),
     ({'speed': 8.0}, 'the odometry said 5.00'),
+    ({'confidence': 0.6}, 'a yaw rate that no odometry said'),
+    ({'late': -0.2}, 'before its frame'),
     ({'curvature': 0.0}, 'of another frame'),
     ({'acceleration': 2.6}, 'acceleration 2.6 is outside'),
     ({'acceleration': math.nan}, 'not finite'),
@@ -182,6 +214,37 @@ def test_the_witness_remembers():
     court.hear(1)
     court.ledger.shot(SECOND // 10).sent = court.witness.heard[-1].at  # no time lies between
     assert 'the acceleration changed' in court.hear(2, acceleration=-4.0, target_speed=1.0)
+
+
+def test_the_first_action_follows_the_measured_motion():
+    court = Court()
+    for number in (1, 2):
+        court.ledger.shot(number * SECOND // 10).sent = time.monotonic() + 9.0  # no time at all
+    assert 'the first acceleration -5.00' in court.hear(1, acceleration=-5.0, target_speed=0.0)
+    assert court.hear(3, Status.INVALID_INPUT, reason='blank') == ''
+    assert 'the first steering angle' in court.hear(
+        2, curvature=0.2, steering_angle=math.atan(2.7 * 0.2), limits_applied=LimitsApplied.RATE)
+
+
+def test_commands_of_another_time_are_no_excuse():
+    court = Court()
+    turn = {'maneuver': Maneuver.TURN_LEFT}
+    court.ledger.turn = SECOND // 10, 0
+    assert court.hear(1, **turn) == ''
+    court.ledger.turn = 60 * SECOND, 0  # the clock went back since
+    assert 'not asked for' in court.hear(2, **turn)
+    court.ledger.turn = 2 * SECOND // 10, 1
+    assert 'not asked for' in Court().hear(2, **turn)
+    court = Court()
+    court.ledger.slowed(3.0, SECOND)
+    slow = {'limits_applied': LimitsApplied.SPEED, 'acceleration': -2.0}
+    assert court.hear(1, target_speed=3.0, **slow) == ''
+    court.ledger.slowed(2.0, SECOND)
+    assert court.hear(2, target_speed=3.0, **slow) == ''  # that of before may be in force yet
+    court = Court()
+    court.ledger.slowed(3.0, SECOND)
+    court.ledger.slowed(2.0, SECOND)
+    assert 'against a command' in court.hear(1, target_speed=5.0, **slow)
 
 
 def test_of_several_frames_with_one_stamp_any_may_be_answered_once():

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 
-from marks import curvature
+from marks import confidence, curvature
 
 from owled_ros.driver.action import LimitsApplied, Maneuver, Status
 from owled_ros.ros.messages import nanoseconds
@@ -19,6 +19,7 @@ from owled_ros.ros.outlet import NO_FRAME
 KEPT_FRAMES = 3000
 SPEED_TOLERANCE = 0.1   # m/s between the odometry and the speed that an action was made with
 ROUNDING = 1e-3         # float32, and what a published number may be off by
+CALM = 1.0              # m/s^2; twice what the stream's own speed changes by
 READING = 1e6           # ns between two readings of one clock in two places
 
 
@@ -43,7 +44,8 @@ class Ledger:
         self._frames = {}
         self._numbers = {}  # of the good frames with a stamp: several, when the clock stands
         self._measurements = deque(maxlen=400)
-        self.turn_stamp = -math.inf  # ns, of the last command to turn
+        self.turn = -math.inf, 0  # (ns, epoch) of the last command to turn
+        self.slow_speeds = (math.inf, math.inf)  # m/s, the last two that were commanded
         self.slow_until = 0  # ns, when the last commanded speed limit is surely forgotten
 
     def frame(self, shot):
@@ -60,6 +62,13 @@ class Ledger:
                 for stamp in list(self._frames)[:KEPT_FRAMES // 2]:
                     del self._frames[stamp], self._numbers[stamp]
 
+    def slowed(self, speed, until):
+        """Note a commanded speed limit; that of the last fault may be in force yet."""
+        with self.lock:
+            if speed != self.slow_speeds[-1]:
+                self.slow_speeds = self.slow_speeds[-1], speed
+            self.slow_until = until
+
     def odometry(self, measurement):
         with self.lock:
             self._measurements.append(measurement)
@@ -73,10 +82,10 @@ class Ledger:
         with self.lock:
             return {shot.number, *self._numbers.get(shot.stamp, ())}
 
-    def speeds(self, shot, max_age):
-        """Speeds of good odometry within `max_age` [s] of a frame."""
+    def motions(self, shot, max_age):
+        """Good odometry within `max_age` [s] of a frame."""
         with self.lock:
-            return [m.speed for m in self._measurements if m.good and m.epoch == shot.epoch
+            return [m for m in self._measurements if m.good and m.epoch == shot.epoch
                     and abs(m.stamp - shot.stamp) <= max_age * 1e9]
 
 
@@ -127,6 +136,12 @@ class Witness:
         with self.changed:
             self._sequence = self._before = self._answered = None
 
+    def longest_silence(self, begin, end):
+        """Return the longest time [s] without an action between two times [s, monotonic]."""
+        with self.changed:
+            times = [begin, *(heard.at for heard in self.heard if begin <= heard.at <= end), end]
+        return max(later - earlier for earlier, later in zip(times, times[1:]))
+
     def take_wrong(self):
         with self.changed:
             wrong, self.wrong = self.wrong, []
@@ -158,6 +173,9 @@ class Witness:
         late = (nanoseconds(message.published) - nanoseconds(message.header.stamp)) / 1e9
         if late > self.settings.deadline + READING / 1e9:
             yield f'OK {late:.3f} s after its frame'
+        # As far as a stamp may be ahead, and as the clock may go back unnoticed.
+        if late < -2 * self.settings.max_clock_skew - READING / 1e9:
+            yield f'OK {-late:.3f} s before its frame'
         if not self.sim and nanoseconds(message.published) > time.time_ns() + READING:
             yield 'published in the future'
         if nanoseconds(message.valid_for) != round(self.settings.valid_for * 1e9):
@@ -166,12 +184,14 @@ class Witness:
     def _not_of_this_input(self, heard):
         """The speed and the number in an action must be those of the frame that it names."""
         message, settings = heard.message, self.settings
-        speeds = self.ledger.speeds(heard.shot, settings.max_ego_age + READING / 1e9)
+        motions = self.ledger.motions(heard.shot, settings.max_ego_age + READING / 1e9)
+        speeds = [motion.speed for motion in motions]
         speed = message.target_speed - message.acceleration * settings.horizon
         if not speeds:
             yield 'OK without odometry near its frame'
-        elif self._slowed(message):
-            pass  # the target is the commanded speed
+        elif self._slowed(message):  # the target is the commanded speed
+            if message.target_speed > max(self.ledger.slow_speeds) + ROUNDING:
+                yield f'the target is {message.target_speed:g} m/s against a command'
         elif not min(speeds) - SPEED_TOLERANCE <= speed <= max(speeds) + SPEED_TOLERANCE and (
                 message.target_speed > 0 or speed < min(speeds)):  # it stands before the horizon
             yield f'OK with the speed {speed:.2f} m/s; the odometry said {min(speeds):.2f}'
@@ -181,6 +201,10 @@ class Witness:
             expected = sorted({curvature(n) for n in self.ledger.numbers(heard.shot)})
             if not any(math.isclose(message.curvature, e, abs_tol=1e-5) for e in expected):
                 yield f'the action is of another frame: {message.curvature:g}, not {expected}'
+        turning = [confidence(motion.yaw_rate) for motion in motions]
+        if self.numbered and turning and not (
+                min(turning) - 1e-5 <= message.confidence <= max(turning) + 1e-5):
+            yield f'OK with a yaw rate that no odometry said ({message.confidence:g})'
 
     def _slowed(self, message):
         return message.limits_applied & LimitsApplied.SPEED and \
@@ -221,6 +245,7 @@ class Witness:
     def _too_sudden(self, heard, emergency):
         """Jerk and steering rate, over the longest time that can lie between two actions."""
         if self._before is None or self._before.shot is None:
+            yield from self._too_sudden_for_a_first(heard, emergency)
             return
         limits, before = self.settings.limits, self._before
         # It was decided after its frame had left us, and this one before it reached us.
@@ -237,11 +262,28 @@ class Witness:
         if turn > limits.steering_rate * since + ROUNDING:
             yield f'the steering angle changed by {turn:.3f} rad within {since:.3f} s'
 
+    def _too_sudden_for_a_first(self, heard, emergency):
+        """The same from the motion as measured, which the stream keeps straight and calm."""
+        if heard.shot is None or not self.numbered:
+            return
+        limits, message, since = self.settings.limits, heard.message, heard.at - heard.shot.sent
+        angle = limits.steering_rate * since + ROUNDING
+        if abs(message.steering_angle) > angle:
+            yield (f'the first steering angle {message.steering_angle:.3f} rad, '
+                   f'{since:.3f} s after its frame')
+        down = limits.emergency_jerk if emergency else limits.jerk
+        low, high = -CALM - down * since, CALM + limits.jerk * since
+        if not low <= message.acceleration <= high:
+            yield (f'the first acceleration {message.acceleration:.2f} m/s^2, '
+                   f'{since:.3f} s after its frame')
+
     def _not_asked_for(self, heard):
         message = heard.message
         settings = self.settings
-        held = (nanoseconds(message.published) - self.ledger.turn_stamp) / 1e9
-        asked = held <= settings.max_command_age + settings.deadline
+        stamp, epoch = self.ledger.turn
+        held = (nanoseconds(message.published) - stamp) / 1e9
+        asked = heard.shot is not None and epoch == heard.shot.epoch and \
+            -settings.max_clock_skew <= held <= settings.max_command_age + settings.deadline
         if message.maneuver >= Maneuver.CHANGE_LEFT and not asked or message.maneuver == 0:
             yield f'the maneuver {message.maneuver} was not asked for'
         if self.tightened is not None and heard.shot is not None:

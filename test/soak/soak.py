@@ -160,8 +160,8 @@ def watch(process, listener, minutes, say):
     while (passed := time.monotonic() - begun) < minutes * 60 and process.poll() is None:
         readings.append(read_process(process, begun, listener.counts['OK']))
         if len(readings) % 60 == 0:
-            say('{seconds:.0f} s: {memory:.0f} MB in {processes} processes, {files} files, {threads} '
-                'threads, {actions} actions'.format(**readings[-1]))
+            say('{seconds:.0f} s: {memory:.0f} MB in {processes} processes, {files} files, '
+                '{threads} threads, {actions} actions'.format(**readings[-1]))
         time.sleep(max(0.0, PERIOD - (time.monotonic() - begun - passed)))
     return readings
 

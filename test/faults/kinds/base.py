@@ -18,6 +18,8 @@ class Fault:
     expected = frozenset()
     longest, shortest = 0.2, 0.05   # s that it lasts at least; longer until it is reported
     recovery = RECOVERY
+    may_be_silent = False    # the node is not active meanwhile, or cannot speak
+    burdens_machine = False  # the machine is late because of it
 
     def __init__(self, random, settings):
         self.random, self.settings = random, settings

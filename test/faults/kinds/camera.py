@@ -11,8 +11,9 @@ from owled_ros.driver.action import Status
 
 
 class CameraStops(Silence):
-    """No frame comes any more."""
+    """No frame comes any more, for up to some deadlines: it is said again and again."""
 
+    longest = 0.6
     setups = ('raw', 'compressed', 'sim', 'embedded')
 
     def frame(self, shot, stream):
@@ -61,7 +62,7 @@ class LateFrames(BadFrames):
 
     def draw(self):
         self.age = self.settings.max_frame_age + self.random.choice(
-            (self.random.uniform(0.02, 0.2), self.random.uniform(0.2, 900)))
+            (self.random.uniform(0.05, 0.2), self.random.uniform(0.2, 900)))
 
     def spoilt(self, shot, stream):
         return [replace(shot, stamp=shot.stamp - int(self.age * 1e9))]
@@ -69,8 +70,6 @@ class LateFrames(BadFrames):
 
 class UnstampedFrames(BadFrames):
     """Their stamp is zero."""
-
-    expected = frozenset({Status.STALE_INPUT, Status.INVALID_INPUT})
 
     def spoilt(self, shot, stream):
         return [replace(shot, stamp=0)]
@@ -82,8 +81,9 @@ class FutureFrames(BadFrames):
     setups = ('raw', 'compressed', 'sim', 'embedded')
 
     def draw(self):
+        # So far that none can come true on its way to the node.
         self.ahead = self.settings.max_clock_skew + self.random.choice(
-            (self.random.uniform(0.05, 0.3), self.random.uniform(0.3, 900)))
+            (self.random.uniform(0.2, 0.5), self.random.uniform(0.3, 900)))
 
     def spoilt(self, shot, stream):
         return [replace(shot, stamp=shot.stamp + int(self.ahead * 1e9))]

@@ -6,8 +6,17 @@ import time
 
 from kinds.base import Fault
 from marks import Order
+from stream import NoFault
 
 from owled_ros.driver.action import LimitsApplied, Maneuver, Route, Status
+
+
+def withdraw(bench, stream):
+    """End the fault, and tell the node to follow the road as fast as it likes, in one step."""
+    def follow():
+        stream.fault = NoFault()
+        bench.publish_command(int(Route.FOLLOW), stream.now(), math.nan)
+    stream.do(follow)
 
 
 class SpeedIsCommanded(Fault):
@@ -22,10 +31,12 @@ class SpeedIsCommanded(Fault):
 
     def frame(self, shot, stream):
         self.touched(stream.last_frame)
-        stream.ledger.slow_until = (
-            stream.now() + int(self.settings.max_command_age * 2e9))
+        stream.ledger.slowed(self.speed, stream.now() + int(self.settings.max_command_age * 2e9))
         stream.bench.publish_command(int(Route.FOLLOW), stream.now(), self.speed)
         return [shot]
+
+    def end(self, bench, stream, witness):
+        withdraw(bench, stream)
 
     def reported_by(self, heard):
         return heard.status is Status.OK and heard.message.limits_applied & LimitsApplied.SPEED \
@@ -46,7 +57,7 @@ class ModelTurns(Fault):
         """Publish what goes with the frame."""
 
     def tell_to_turn(self, stream):
-        stream.ledger.turn_stamp = stream.now()
+        stream.ledger.turn = stream.now(), stream.epoch
         stream.bench.publish_command(int(Route.LEFT), stream.now(), math.nan)
 
 
@@ -65,8 +76,7 @@ class TurnIsCommanded(ModelTurns):
         return super().limit(stream) + stream.camera_period  # it may come after its frame
 
     def end(self, bench, stream, witness):
-        stream.do(lambda: bench.publish_command(int(Route.FOLLOW), stream.now(), math.nan))
-        super().end(bench, stream, witness)
+        withdraw(bench, stream)
 
 
 class TurnCommandGrowsOld(ModelTurns):
@@ -93,7 +103,7 @@ class CommandMakesNoSense(ModelTurns):
             (Route.LEFT, math.inf, 'now'), (Route.LEFT, -math.inf, 'now'),
             (Route.LEFT, math.nan, 'zero'), (Route.LEFT, math.nan, 'future'),
             (Route.LEFT, math.nan, 'past')))
-        self.ahead = self.settings.max_clock_skew + self.random.uniform(0.02, 0.3)
+        self.ahead = self.settings.max_clock_skew + self.random.uniform(0.2, 0.5)
         self.behind = self.settings.max_command_age + self.random.uniform(0.0, 900.0)
 
     def command(self, stream):
@@ -101,3 +111,21 @@ class CommandMakesNoSense(ModelTurns):
         stamp = {'now': now, 'zero': 0, 'future': now + int(self.ahead * 1e9),
                  'past': now - int(self.behind * 1e9)}[self.stamp]
         stream.bench.publish_command(int(self.route), stamp, self.speed)
+
+
+class SpeedCommandMakesNoSense(Fault):
+    """A speed limit that cannot be, or is too old: it drives as fast as without one."""
+
+    setups = ('raw', 'sim')
+
+    def prepare(self):
+        self.route, self.speed, self.ahead = self.random.choice((
+            (Route.FOLLOW, -1.0, 0.0), (Route.FOLLOW, -math.inf, 0.0), (77, 1.0, 0.0),
+            (Route.FOLLOW, 1.0, -math.inf), (Route.FOLLOW, 1.0, 0.5),
+            (Route.FOLLOW, 1.0, -0.05 - self.settings.max_command_age)))
+
+    def frame(self, shot, stream):
+        self.touched(stream.last_frame)
+        stamp = 0 if self.ahead == -math.inf else stream.now() + int(self.ahead * 1e9)
+        stream.bench.publish_command(int(self.route), stamp, self.speed)
+        return [shot]

@@ -7,6 +7,8 @@ from kinds.base import Fault
 
 from owled_ros.driver.action import Status
 
+MOST_BETWEEN = 60_000_000  # ns
+
 
 class OdometryStops(Fault):
     """No odometry comes any more: the last one grows older than max_ego_age."""
@@ -33,6 +35,21 @@ class OdometryStandsStill(OdometryStops):
     def odometry(self, measurement, stream):
         self.last = self.last or measurement
         return [replace(self.last, altered=True)]
+
+
+class OdometryIsLate(OdometryStops):
+    """It comes, too late to go with any frame, or without a stamp."""
+
+    setups = ('raw', 'sim')
+
+    def prepare(self):
+        self.behind = self.settings.max_ego_age + self.random.choice(
+            (self.random.uniform(0.05, 1.5), self.random.uniform(1.5, 900), math.inf))
+
+    def odometry(self, measurement, stream):
+        self.touched(stream.last_odometry)
+        stamp = 0 if self.behind == math.inf else measurement.stamp - int(self.behind * 1e9)
+        return [replace(measurement, stamp=stamp, good=False, altered=True)]
 
 
 class BadOdometry(Fault):
@@ -88,12 +105,15 @@ class EgoSpikes(BadOdometry):
 
     def prepare(self):
         self.field, least, most = self.random.choice(
-            (('speed', 5.0, 60.0), ('yaw_rate', 2.0, 3.0)))
+            (('speed', 5.0, 60.0), ('yaw_rate', 3.0, 3.3)))
         self.by = self.random.choice((-1, 1)) * self.random.uniform(least, most)
-        self.leaps = False
+        self.leaps = True
+        self.last = None
 
     def odometry(self, measurement, stream):
-        self.leaps = not self.leaps
+        # After a pause of the machine it could be true.
+        follows = self.last is not None and measurement.stamp - self.last < MOST_BETWEEN
+        self.leaps, self.last = follows and not self.leaps, measurement.stamp
         return super().odometry(measurement, stream) if self.leaps else [measurement]
 
     def spoilt(self, measurement):
@@ -107,7 +127,7 @@ class EgoFromTheFuture(BadOdometry):
     """Stamped ahead of the clock."""
 
     def prepare(self):
-        self.ahead = self.settings.max_clock_skew + self.random.uniform(0.05, 900)
+        self.ahead = self.settings.max_clock_skew + self.random.uniform(0.2, 900)
 
     def spoilt(self, measurement):
         return replace(measurement, stamp=measurement.stamp + int(self.ahead * 1e9))

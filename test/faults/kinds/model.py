@@ -75,9 +75,11 @@ class ModelIsLost(ModelFault):
 
     expected = frozenset({Status.MODEL_ERROR})
     recovery = RECOVERY + 1.0
+    may_be_silent = True
+    gone_within = 2.0  # s
 
     def end(self, bench, stream, witness):
-        if witness.wait(lambda heard: heard.status is Status.INACTIVE, 2.0,
+        if witness.wait(lambda heard: heard.status is Status.INACTIVE, self.gone_within,
                         self.injected_at) is None:
             self.problems.append('the node did not become inactive')
         super().end(bench, stream, witness)
@@ -133,6 +135,14 @@ class ModelProcessCrashes(ModelProcessHangs):
         return stream.camera_period + SLACK
 
 
+class ModelCrashesAgainAndAgain(ModelIsLost):
+    """Every process of it dies at its first frame: after some it is given up."""
+
+    setups = ('raw',)
+    order = Order.CRASH
+    gone_within = 4 * STARTING
+
+
 class ModelProcessKilled(ModelProcessCrashes):
     """It is killed from outside, as by the kernel when memory is short."""
 
@@ -146,6 +156,20 @@ class ModelProcessKilled(ModelProcessCrashes):
 
     def frame(self, shot, stream):
         return [shot]
+
+
+class ModelProcessKilledTwice(ModelProcessKilled):
+    """It is killed, and so is the one that is started in its place, while it loads."""
+
+    def begin(self, bench, stream, witness):
+        super().begin(bench, stream, witness)
+        end = time.monotonic() + STARTING
+        while (another := bench.model_process()) in (None, self.process):
+            if time.monotonic() > end:
+                self.problems.append('no other process was started')
+                return
+            time.sleep(0.005)
+        os.kill(another, signal.SIGKILL)
 
 
 class EmbeddedModelKilled(ModelProcessKilled):
@@ -182,14 +206,14 @@ class ModelEndsItsThread(ModelFault):
 
 
 class ModelAnswersNonsense(ModelFault):
-    """What it answers is no action."""
-
-    expected = frozenset({Status.MODEL_ERROR, Status.INVALID_OUTPUT})
+    """What it answers is no action, or nothing."""
 
     def prepare(self):
         self.order = self.random.choice((
             Order.NO_DECISION, Order.NOT_A_NUMBER, Order.INFINITE, Order.WORDS,
             Order.UNKNOWN_MANEUVER))
+        nothing = self.order is Order.NO_DECISION
+        self.expected = frozenset({Status.MODEL_ERROR if nothing else Status.INVALID_OUTPUT})
 
 
 class ModelOutOfLimits(ModelFault):

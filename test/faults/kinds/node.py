@@ -1,5 +1,6 @@
 """What happens to the node itself: its lifecycle, its parameters, its process, its machine."""
 
+from dataclasses import replace
 import math
 import os
 import signal
@@ -7,6 +8,8 @@ import subprocess
 import time
 
 from kinds.base import by_watchdog, Fault, RECOVERY
+from marks import Order
+import processes
 
 from owled_ros.driver.action import LimitsApplied, Status
 
@@ -21,6 +24,7 @@ class Deactivated(Fault):
     expected = frozenset({Status.INACTIVE})
     path, back = ('deactivate',), ('activate',)
     shortest, longest = 0.02, 0.1
+    may_be_silent = True
 
     def limit(self, stream):
         return super().limit(stream) + SERVICE
@@ -103,11 +107,11 @@ class LimitChanged(Fault):
 
     def begin(self, bench, stream, witness):
         self.injected_at = time.monotonic()
+        witness.tightened = math.inf, self.value  # from now on it may be in force
         result = bench.set('limits.acceleration', self.value)
         if not result.successful:
             self.problems.append(f'the change was refused: {result.reason}')
-        self.set_at = time.monotonic()
-        witness.tightened = self.set_at, self.value
+        witness.tightened = time.monotonic(), self.value
         super().begin(bench, stream, witness)
 
     def end(self, bench, stream, witness):
@@ -132,14 +136,16 @@ class InvalidParameters(Fault):
             ('limits.acceleration', math.nan), ('limits.acceleration', -1.0),
             ('limits.speed', math.inf), ('limits.jerk', 'soft'), ('deadline', 1e9),
             ('deadline', 0.0), ('valid_for', 0.06), ('max_frame_age', 30.0),
-            ('wheelbase', 3.0), ('model_process', False), ('model', '/etc/passwd'), ('image_transport', 'compressed'),
-            ('autostart', False), ('limits.emergency_deceleration', 0.2),
+            ('wheelbase', 3.0), ('model_process', False), ('model', '/etc/passwd'),
+            ('image_transport', 'compressed'), ('autostart', False),
+            ('limits.emergency_deceleration', 0.2),
             ('max_frozen_frames', -1), ('explanation_slice', 0)))
 
     def begin(self, bench, stream, witness):
         self.injected_at = time.monotonic()
+        before = bench.parameter(self.name_)
         result = bench.set(self.name_, self.value)
-        if result.successful or not result.reason:
+        if result.successful or not result.reason or bench.parameter(self.name_) != before:
             self.problems.append(f'{self.name_} = {self.value!r} was taken')
         super().begin(bench, stream, witness)
 
@@ -149,15 +155,19 @@ class ProcessStopped(Fault):
 
     setups = ('raw', 'thread', 'compressed', 'sim', 'embedded')
     shortest, longest = 0.12, 0.4
+    may_be_silent = True
 
     def begin(self, bench, stream, witness):
         self.injected_at = time.monotonic()
+        self.model = bench.model_process()
         os.kill(bench.process.pid, signal.SIGSTOP)
         super().begin(bench, stream, witness)
 
     def end(self, bench, stream, witness):
         os.kill(bench.process.pid, signal.SIGCONT)
         super().end(bench, stream, witness)
+        if bench.model_process() != self.model:
+            self.problems.append('the model was started again')
 
 
 class ProcessStoppedForLong(ProcessStopped):
@@ -174,16 +184,29 @@ class NodeTerminated(Fault):
     expected = frozenset({Status.INACTIVE})
     number, status = signal.SIGTERM, 0
     recovery = 30.0  # a process of Python with ROS 2 on a busy machine
+    may_be_silent = True
+
+    def prepare(self):
+        self.model_hangs = self.random.random() < 0.5
+
+    def frame(self, shot, stream):
+        if self.model_hangs:
+            return [replace(shot, order=Order.HANG_FOR_GOOD, good=False, altered=True)]
+        return [shot]
 
     def limit(self, stream):
         return EXIT_WITHIN
 
     def begin(self, bench, stream, witness):
+        super().begin(bench, stream, witness)
+        time.sleep(self.duration if self.model_hangs else 0.0)
         self.injected_at = time.monotonic()
+        model = bench.model_process()
         status, seconds = bench.end(self.number)
         if status != self.status or seconds > EXIT_WITHIN:
             self.problems.append(f'it ended with {status} after {seconds:.2f} s')
-        super().begin(bench, stream, witness)
+        if not processes.is_gone(model, EXIT_WITHIN):
+            self.problems.append('its model was left behind')
 
     def end(self, bench, stream, witness):
         last = witness.heard[-1]
@@ -212,6 +235,7 @@ class LoadSpike(Fault):
 
     setups = ('raw', 'thread', 'compressed', 'sim', 'embedded')
     recovery = 1.0
+    burdens_machine = True
 
     def begin(self, bench, stream, witness):
         self.injected_at = time.monotonic()
