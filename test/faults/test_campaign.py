@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from broken_nodes import GUARDS, ROOT  # noqa: E402
 from campaign import excused, has_grown, plan, Run, SETUPS  # noqa: E402
 from kinds import KINDS, kinds_of  # noqa: E402
 from marks import Order, paint, read  # noqa: E402
@@ -275,3 +276,9 @@ def test_kinds_say_what_they_are():
         fault = kind(Random(name), settings)
         limit = fault.limit(SimpleNamespace(camera_period=0.03))
         assert kind.__doc__ and 0 < limit <= 2.0 and fault.duration <= 1.5, name
+
+
+@pytest.mark.parametrize('guard', GUARDS, ids=lambda guard: guard.name)
+def test_guards_are_where_they_are_looked_for(guard):
+    assert (ROOT / guard.file).read_text().count(guard.code) == 1
+    assert set(guard.kinds) <= set(KINDS)
