@@ -36,6 +36,7 @@ class Shot:
     good: bool = True           # an action may come of it
     altered: bool = False       # the fault has touched it
     second: bool = False        # goes out through a second publisher
+    slow: float = math.inf      # m/s, the speed limit that the node has heard of and must keep
     spoil: Callable = lambda message: None   # changes the finished message
     sent: float = math.nan      # s, monotonic
 

@@ -236,16 +236,15 @@ def test_commands_of_another_time_are_no_excuse():
     assert 'not asked for' in court.hear(2, **turn)
     court.ledger.turn = 2 * SECOND // 10, 1
     assert 'not asked for' in Court().hear(2, **turn)
+
+
+def test_a_commanded_speed_is_kept_once_it_was_heard():
     court = Court()
-    court.ledger.slowed(3.0, SECOND)
+    court.ledger.slow_until = SECOND
     slow = {'limits_applied': LimitsApplied.SPEED, 'acceleration': -2.0}
     assert court.hear(1, target_speed=3.0, **slow) == ''
-    court.ledger.slowed(2.0, SECOND)
-    assert court.hear(2, target_speed=3.0, **slow) == ''  # that of before may be in force yet
-    court = Court()
-    court.ledger.slowed(3.0, SECOND)
-    court.ledger.slowed(2.0, SECOND)
-    assert 'against a command' in court.hear(1, target_speed=5.0, **slow)
+    court.ledger.shot(2 * SECOND // 10).slow = 3.0
+    assert 'after 3 m/s were commanded' in court.hear(2, target_speed=3.5, **slow)
 
 
 def test_of_several_frames_with_one_stamp_any_may_be_answered_once():

@@ -45,7 +45,6 @@ class Ledger:
         self._numbers = {}  # of the good frames with a stamp: several, when the clock stands
         self._measurements = deque(maxlen=400)
         self.turn = -math.inf, 0  # (ns, epoch) of the last command to turn
-        self.slow_speeds = (math.inf, math.inf)  # m/s, the last two that were commanded
         self.slow_until = 0  # ns, when the last commanded speed limit is surely forgotten
 
     def frame(self, shot):
@@ -61,13 +60,6 @@ class Ledger:
             if len(self._frames) > KEPT_FRAMES:
                 for stamp in list(self._frames)[:KEPT_FRAMES // 2]:
                     del self._frames[stamp], self._numbers[stamp]
-
-    def slowed(self, speed, until):
-        """Note a commanded speed limit; that of the last fault may be in force yet."""
-        with self.lock:
-            if speed != self.slow_speeds[-1]:
-                self.slow_speeds = self.slow_speeds[-1], speed
-            self.slow_until = until
 
     def odometry(self, measurement):
         with self.lock:
@@ -189,9 +181,8 @@ class Witness:
         speed = message.target_speed - message.acceleration * settings.horizon
         if not speeds:
             yield 'OK without odometry near its frame'
-        elif self._slowed(message):  # the target is the commanded speed
-            if message.target_speed > max(self.ledger.slow_speeds) + ROUNDING:
-                yield f'the target is {message.target_speed:g} m/s against a command'
+        elif self._slowed(message):
+            pass  # the target is the commanded speed
         elif not min(speeds) - SPEED_TOLERANCE <= speed <= max(speeds) + SPEED_TOLERANCE and (
                 message.target_speed > 0 or speed < min(speeds)):  # it stands before the horizon
             yield f'OK with the speed {speed:.2f} m/s; the odometry said {min(speeds):.2f}'
@@ -286,6 +277,9 @@ class Witness:
             -settings.max_clock_skew <= held <= settings.max_command_age + settings.deadline
         if message.maneuver >= Maneuver.CHANGE_LEFT and not asked or message.maneuver == 0:
             yield f'the maneuver {message.maneuver} was not asked for'
+        if heard.shot is not None and message.target_speed > heard.shot.slow + ROUNDING:
+            yield (f'the target {message.target_speed:g} m/s after {heard.shot.slow:g} m/s '
+                   'were commanded')
         if self.tightened is not None and heard.shot is not None:
             since, most = self.tightened
             if heard.shot.sent > since and message.acceleration > most + ROUNDING:

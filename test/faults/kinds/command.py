@@ -24,16 +24,16 @@ class SpeedIsCommanded(Fault):
 
     setups = ('raw',)
     expected = frozenset({Status.OK})
-    shortest, longest = 0.1, 0.2
+    shortest, longest = 0.15, 0.3
 
     def prepare(self):
         self.speed = self.random.uniform(1.0, 3.9)
 
     def frame(self, shot, stream):
         self.touched(stream.last_frame)
-        stream.ledger.slowed(self.speed, stream.now() + int(self.settings.max_command_age * 2e9))
+        stream.ledger.slow_until = stream.now() + int(self.settings.max_command_age * 2e9)
         stream.bench.publish_command(int(Route.FOLLOW), stream.now(), self.speed)
-        return [shot]
+        return [replace(shot, slow=self.speed) if self.reported else shot]
 
     def end(self, bench, stream, witness):
         withdraw(bench, stream)
