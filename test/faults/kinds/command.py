@@ -28,12 +28,16 @@ class SpeedIsCommanded(Fault):
 
     def prepare(self):
         self.speed = self.random.uniform(1.0, 3.9)
+        self.until = None  # ns, in force that long even if no further command reaches the node
 
     def frame(self, shot, stream):
         self.touched(stream.last_frame)
+        self.until = self.until or stream.now() + int(
+            1e9 * (self.settings.max_command_age - self.settings.deadline))
         stream.ledger.slow_until = stream.now() + int(self.settings.max_command_age * 2e9)
         stream.bench.publish_command(int(Route.FOLLOW), stream.now(), self.speed)
-        return [replace(shot, slow=self.speed) if self.reported else shot]
+        heard = self.reported and shot.stamp <= self.until
+        return [replace(shot, slow=self.speed) if heard else shot]
 
     def end(self, bench, stream, witness):
         withdraw(bench, stream)
