@@ -1,5 +1,6 @@
 """A driving node in a process of its own, and the campaign's end of its topics."""
 
+import os
 from pathlib import Path
 import sys
 import time
@@ -84,13 +85,13 @@ class Bench(Rig):
         return self._spinner.is_alive()
 
     def waited(self):
-        """Seconds for which threads of node and model were ready and the machine let them wait.
+        """Seconds for which threads of node, model and campaign were ready and had to wait.
 
         {thread: s}; empty where the kernel does not tell.
         """
         waits = {}
-        both = [self.process.pid, *filter(None, [self.model_process()])]
-        for path in (path for process in both
+        watched = [os.getpid(), self.process.pid, *filter(None, [self.model_process()])]
+        for path in (path for process in watched
                      for path in Path(f'/proc/{process}/task').glob('*/schedstat')):
             try:
                 waits[path.parent.name] = int(path.read_text().split()[1]) / 1e9

@@ -101,6 +101,7 @@ class Stream:
         self.epoch = 0
         self.last_frame = self.last_odometry = math.nan  # s, monotonic, when the last one went out
         self._sim_time = SIM_START
+        self._driven = 0.0        # s; the vehicle stands still with the clock, and never jumps
         self._pictures = [paint(self.random, number) for number in range(PICTURES)]
         self._number = 0
         self._orders = queue.SimpleQueue()
@@ -148,6 +149,7 @@ class Stream:
             if now - due > 5 * TICK:
                 due = now  # what was missed is not made up for in a burst
             self._sim_time += int((now - last) * self.rate * 1e9)
+            self._driven += (now - last) * self.rate
             last = now
             self._tick(tick)
             tick += 1
@@ -158,7 +160,7 @@ class Stream:
         if self.sim:
             self.bench.tick(self._sim_time)
         if tick % ODOMETRY_EVERY == 0:
-            speed = 5 + math.sin(time.monotonic() / 2)
+            speed = 5 + math.sin(self._driven / 2)
             for measurement in self.fault.odometry(
                     Measurement(self.now(), speed, self.epoch), self):
                 self._send_odometry(measurement)
