@@ -9,7 +9,14 @@ BEGIN_WITHIN = 0.05  # s to wait for a free thread before looking for other work
 
 
 class CalmPool(ThreadPoolExecutor):
-    """Returns from `submit` when the work has begun."""
+    """Has all its threads from the beginning, and returns from `submit` when the work has begun."""
+
+    def __init__(self, threads):
+        super().__init__(threads)
+        together = threading.Barrier(threads + 1)
+        for _ in range(threads):
+            super().submit(together.wait)
+        together.wait()
 
     def submit(self, work, *arguments, **options):
         begun = threading.Event()

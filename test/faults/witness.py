@@ -44,7 +44,7 @@ class Ledger:
         self._frames = {}
         self._numbers = {}  # of the good frames with a stamp: several, when the clock stands
         self._measurements = deque(maxlen=400)
-        self.turn = -math.inf, 0  # (ns, epoch) of the last command to turn
+        self._turns = deque(maxlen=400)  # (ns, epoch) of commands to turn
         self.slow_until = 0  # ns, when the last commanded speed limit is surely forgotten
 
     def frame(self, shot):
@@ -60,6 +60,16 @@ class Ledger:
             if len(self._frames) > KEPT_FRAMES:
                 for stamp in list(self._frames)[:KEPT_FRAMES // 2]:
                     del self._frames[stamp], self._numbers[stamp]
+
+    def turn(self, stamp, epoch):
+        with self.lock:
+            self._turns.append((stamp, epoch))
+
+    def turn_asked(self, now, epoch, ahead, behind):
+        """Whether a command to turn was at `now` [ns] no more than [s] ahead or behind."""
+        with self.lock:
+            return any(of == epoch and -ahead * 1e9 <= now - stamp <= behind * 1e9
+                       for stamp, of in self._turns)
 
     def odometry(self, measurement):
         with self.lock:
@@ -271,10 +281,9 @@ class Witness:
     def _not_asked_for(self, heard):
         message = heard.message
         settings = self.settings
-        stamp, epoch = self.ledger.turn
-        held = (nanoseconds(message.published) - stamp) / 1e9
-        asked = heard.shot is not None and epoch == heard.shot.epoch and \
-            -settings.max_clock_skew <= held <= settings.max_command_age + settings.deadline
+        asked = heard.shot is not None and self.ledger.turn_asked(
+            nanoseconds(message.published), heard.shot.epoch, settings.max_clock_skew,
+            settings.max_command_age + settings.deadline)
         if message.maneuver >= Maneuver.CHANGE_LEFT and not asked or message.maneuver == 0:
             yield f'the maneuver {message.maneuver} was not asked for'
         if heard.shot is not None and message.target_speed > heard.shot.slow + ROUNDING:

@@ -99,3 +99,13 @@ def test_it_ends_quietly_under_a_callback_that_still_runs(ros_domain, capfd):
     node.destroy_node()
     context.try_shutdown()
     assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_threads_are_there_from_the_beginning():
+    before = threading.active_count()
+    pool = CalmPool(5)
+    assert threading.active_count() == before + 5
+    futures = [pool.submit(lambda number=number: number) for number in range(20)]
+    assert [future.result(9) for future in futures] == list(range(20))
+    assert threading.active_count() == before + 5
+    pool.shutdown()

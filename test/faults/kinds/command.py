@@ -61,7 +61,7 @@ class ModelTurns(Fault):
         """Publish what goes with the frame."""
 
     def tell_to_turn(self, stream):
-        stream.ledger.turn = stream.now(), stream.epoch
+        stream.ledger.turn(stream.now(), stream.epoch)
         stream.bench.publish_command(int(Route.LEFT), stream.now(), math.nan)
 
 
