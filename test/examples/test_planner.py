@@ -5,17 +5,12 @@ from pathlib import Path
 import subprocess
 import sys
 
-from geometry_msgs.msg import TwistStamped
-from nav_msgs.msg import Odometry
 import pytest
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from road import action, brakes, Road, speeds_up
 
 from owled_ros.msg import DrivingAction
 
 PROGRAM = Path(__file__).parents[2] / 'examples' / 'planner.py'
-PATIENCE = 60.0     # s
 
 
 @pytest.fixture(scope='module')
@@ -25,14 +20,6 @@ def planner():
     sys.modules[spec.name] = module     # dataclasses look it up
     spec.loader.exec_module(module)
     return module
-
-
-def action(sequence, *, stamp=100.0, status=DrivingAction.OK, speed=7.0, curvature=0.05):
-    message = DrivingAction(status=status, sequence=sequence, target_speed=speed,
-                            curvature=curvature, reason='' if status == DrivingAction.OK else 'no')
-    message.header.stamp.sec, message.header.stamp.nanosec = int(stamp), int(stamp % 1 * 1e9)
-    message.valid_for.sec = 1
-    return message
 
 
 def test_an_ok_action_is_followed_within_the_planners_own_limits(planner):
@@ -64,41 +51,14 @@ def test_without_one_it_brakes_and_holds_the_curve(planner, spoil, why):
 
 
 def test_it_brakes_when_actions_stop_coming(ros_domain):
-    context = Context()
-    rclpy.init(context=context)
-    node = rclpy.create_node('test', context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    commands = []
-    node.create_subscription(TwistStamped, 'cmd_vel', commands.append, 10)
-    actions = node.create_publisher(DrivingAction, 'owled/action', 1)
-    odometry = node.create_publisher(Odometry, 'odom', 1)
+    road = Road()
     process = subprocess.Popen([sys.executable, PROGRAM])
-    sequence = 0
-
-    def until(reached, *, acting):
-        nonlocal sequence
-        end = node.get_clock().now().nanoseconds + PATIENCE * 1e9
-        while not (commands and reached(commands[-1])):
-            now = node.get_clock().now()
-            assert now.nanoseconds < end, commands[-1:]
-            measured = Odometry()
-            measured.header.stamp = now.to_msg()
-            measured.twist.twist.linear.x = 5.0
-            odometry.publish(measured)
-            if acting:
-                sequence += 1
-                actions.publish(action(sequence, stamp=now.nanoseconds / 1e9))
-            executor.spin_once(timeout_sec=0.05)
-
     try:
-        until(lambda command: command.twist.linear.x > 5.0, acting=True)
-        assert commands[-1].twist.angular.z == pytest.approx(
-            0.05 * commands[-1].twist.linear.x)
-        until(lambda command: 0.0 < command.twist.linear.x < 5.0, acting=False)
-        until(lambda command: command.twist.linear.x > 5.0, acting=True)
+        command = road.until(speeds_up, acting=True)
+        assert command.twist.angular.z == pytest.approx(0.05 * command.twist.linear.x)
+        road.until(brakes, acting=False)
+        road.until(speeds_up, acting=True)
     finally:
         process.terminate()
         process.wait(10)
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+        road.close()

@@ -38,7 +38,7 @@ def package_files(folder=ROOT):
 
 
 def shared_files(folder=ROOT):
-    return [path.relative_to(folder) for pattern in ('launch/*.py', 'config/*.yaml', 'config/*.xml')
+    return [path.relative_to(folder) for pattern in ('launch/*.py', 'config/*')
             for path in folder.glob(pattern)]
 
 

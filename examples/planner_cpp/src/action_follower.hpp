@@ -1,0 +1,175 @@
+// What a planner does with /owled/action, without ROS: which action may be followed, for how
+// long, and what to do when there is none.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace owled_planner
+{
+
+using Duration = std::chrono::nanoseconds;
+using Steady = std::chrono::steady_clock::time_point;
+
+// The same moment on two clocks. `clock` is the planner's own, in which stamps are compared: the
+// time of day, or /clock. It may stop or jump; `steady` does not.
+struct Moment
+{
+  Duration clock;
+  Steady steady;
+};
+
+// Of a DrivingAction, what is needed to follow it.
+struct Action
+{
+  std::uint64_t sequence;
+  bool ok;             // the status is OK; with any other the numbers are NaN
+  std::string reason;  // why it is not
+  Duration stamp;      // when its frame was taken: its age counts from here, not from its arrival
+  Duration valid_for;  // from the stamp
+  double target_speed;  // m/s
+  double curvature;     // 1/m
+};
+
+struct MeasuredSpeed
+{
+  Duration stamp;
+  double speed;  // m/s
+};
+
+// What the vehicle is to do within one period.
+struct Command
+{
+  double speed;      // m/s
+  double curvature;  // 1/m
+};
+
+// The planner's own, whatever owled/info says.
+struct Limits
+{
+  double speed = 8.0;         // m/s
+  double acceleration = 1.5;  // m/s^2
+  double deceleration = 3.0;  // m/s^2, with an action and without
+  double curvature = 0.15;    // 1/m
+  Duration odometry_age = std::chrono::milliseconds(300);
+};
+
+class ActionFollower
+{
+public:
+  explicit ActionFollower(Limits limits = Limits())
+  : limits_(limits)
+  {
+  }
+
+  // Hears an action: keeps it, or whatever else was kept is over.
+  void take(const Action & action, Steady arrival)
+  {
+    const bool in_order = !sequence_ || action.sequence == *sequence_ + 1;
+    sequence_ = action.sequence;
+    if (!action.ok) {
+      drop(action.reason.empty() ? "the status is not OK, without a reason" : action.reason);
+    } else if (!in_order) {
+      drop("actions were lost on the way");
+    } else if (!std::isfinite(action.target_speed) || !std::isfinite(action.curvature)) {
+      drop("the action is not finite");
+    } else {
+      action_ = Kept<Action>{action, arrival};
+    }
+  }
+
+  // Hears that the liveliness lease of the last publisher ran out: the node's process is gone.
+  void lose_publisher()
+  {
+    drop("the driving node is gone");
+  }
+
+  void take(const MeasuredSpeed & measured, Steady arrival)
+  {
+    if (std::isfinite(measured.speed)) {
+      measured_ = Kept<MeasuredSpeed>{measured, arrival};
+    }
+  }
+
+  // Returns what to do until the next call, `period` seconds later. Nothing is guessed from
+  // earlier actions: an action is followed as it is, or the vehicle brakes.
+  Command command(Moment now, double period)
+  {
+    if (!speed_is_known(now)) {
+      braking_ = "there is no odometry";
+      return last_ = {0.0, 0.0};  // whoever carries this out brakes as it can
+    }
+    const double speed = measured_->heard.speed;
+    drop_if_over(now);
+    if (!action_) {
+      braking_ = missing_;
+      // The curve is held: straight on would leave it.
+      return last_ = {std::max(speed - limits_.deceleration * period, 0.0), last_.curvature};
+    }
+    braking_.clear();
+    const Action & action = action_->heard;
+    const double wanted = std::clamp(action.target_speed, 0.0, limits_.speed);
+    const double step = std::clamp(
+      wanted - speed, -limits_.deceleration * period, limits_.acceleration * period);
+    return last_ = {
+      speed + step, std::clamp(action.curvature, -limits_.curvature, limits_.curvature)};
+  }
+
+  // Why the last command was to brake; empty when it followed an action.
+  const std::string & braking() const
+  {
+    return braking_;
+  }
+
+private:
+  template<typename Heard>
+  struct Kept
+  {
+    Heard heard;
+    Steady arrival;
+  };
+
+  void drop(std::string why)
+  {
+    action_.reset();
+    missing_ = std::move(why);
+  }
+
+  // An action that was over once stays over, also when the clock goes back.
+  void drop_if_over(Moment now)
+  {
+    if (!action_) {
+      return;
+    }
+    const Duration age = now.clock - action_->heard.stamp;
+    if (age < Duration::zero()) {
+      drop("the last action is from the future");
+    } else if (age > action_->heard.valid_for) {
+      drop("the last action is over");
+    } else if (now.steady - action_->arrival > action_->heard.valid_for) {
+      drop("the clock stands still, and no action has come");
+    }
+  }
+
+  bool speed_is_known(Moment now) const
+  {
+    return measured_ &&
+           std::chrono::abs(now.clock - measured_->heard.stamp) <= limits_.odometry_age &&
+           now.steady - measured_->arrival <= limits_.odometry_age;
+  }
+
+  Limits limits_;
+  std::optional<std::uint64_t> sequence_;
+  std::optional<Kept<Action>> action_;
+  std::optional<Kept<MeasuredSpeed>> measured_;
+  std::string missing_ = "no action has come";  // why there is none
+  std::string braking_ = missing_;
+  Command last_{0.0, 0.0};
+};
+
+}  // namespace owled_planner

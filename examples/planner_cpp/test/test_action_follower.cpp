@@ -1,0 +1,212 @@
+// The rules of a planner, one after the other. Prints what is wrong and ends with 1, or with 0.
+#include <cmath>
+#include <iostream>
+#include <limits>
+#include <string>
+
+#include "action_follower.hpp"
+
+using namespace std::chrono_literals;
+using owled_planner::Action;
+using owled_planner::ActionFollower;
+using owled_planner::Command;
+using owled_planner::Duration;
+using owled_planner::MeasuredSpeed;
+using owled_planner::Moment;
+using owled_planner::Steady;
+
+constexpr double PERIOD = 0.05;     // s
+constexpr double NOT_A_NUMBER = std::numeric_limits<double>::quiet_NaN();
+constexpr Duration START = 100s;    // on the planner's clock
+int failures = 0;
+
+Moment at(Duration passed)
+{
+  return {START + passed, Steady(passed)};
+}
+
+Action ok(std::uint64_t sequence, Duration stamp = 0s)
+{
+  return {sequence, true, "", START + stamp, 1s, 7.0, 0.05};
+}
+
+Action refused(std::uint64_t sequence, const std::string & reason)
+{
+  return {sequence, false, reason, START, 0s, NOT_A_NUMBER, NOT_A_NUMBER};
+}
+
+// At 5 m/s, with odometry that is as new as can be.
+Command command(ActionFollower & follower, Moment now, double speed = 5.0)
+{
+  follower.take(MeasuredSpeed{now.clock, speed}, now.steady);
+  return follower.command(now, PERIOD);
+}
+
+void expect(bool right, const std::string & what)
+{
+  if (!right) {
+    std::cerr << "wrong: " << what << '\n';
+    ++failures;
+  }
+}
+
+void expect_command(Command got, Command wanted, const std::string & what)
+{
+  expect(
+    std::abs(got.speed - wanted.speed) < 1e-9 && std::abs(got.curvature - wanted.curvature) < 1e-9,
+    what + ": " + std::to_string(got.speed) + ", " + std::to_string(got.curvature));
+}
+
+// Speeds and curves of what it does with an action of its own and without one, at 5 m/s.
+constexpr Command FOLLOWED{5.0 + 1.5 * PERIOD, 0.05};
+constexpr Command BRAKED{5.0 - 3.0 * PERIOD, 0.05};
+
+// A follower that follows action 1 at the start.
+ActionFollower following()
+{
+  ActionFollower follower;
+  follower.take(ok(1), at(0s).steady);
+  expect_command(command(follower, at(0s)), FOLLOWED, "an OK action is followed");
+  expect(follower.braking().empty(), "it says that it brakes while it follows");
+  return follower;
+}
+
+void expect_braking(
+  ActionFollower & follower, Moment now, const std::string & why, const std::string & what)
+{
+  expect_command(command(follower, now), BRAKED, what);
+  expect(follower.braking() == why, what + ", but it says: " + follower.braking());
+}
+
+void test_nothing_has_come()
+{
+  ActionFollower follower;
+  expect_command(command(follower, at(0s)), {BRAKED.speed, 0.0}, "without an action it brakes");
+  expect(follower.braking() == "no action has come", follower.braking());
+  expect_command(command(follower, at(0s), 0.1), {0.0, 0.0}, "it brakes to a stop");
+  expect_command(command(follower, at(0s), -0.5), {0.0, 0.0}, "rolling back it stops too");
+}
+
+void test_its_own_limits()
+{
+  ActionFollower follower;
+  Action action = ok(1);
+  action.target_speed = 60.0;
+  action.curvature = -4.0;
+  follower.take(action, at(0s).steady);
+  expect_command(command(follower, at(0s), 7.99), {8.0, -0.15}, "speed and curvature are limited");
+  action.sequence = 2;
+  action.target_speed = -3.0;
+  follower.take(action, at(0s).steady);
+  expect_command(
+    command(follower, at(0s), 0.1), {0.0, -0.15}, "a speed below zero means to stop");
+  expect_command(
+    command(follower, at(0s), 5.0), {BRAKED.speed, -0.15}, "it brakes no harder than it may");
+}
+
+void test_another_status()
+{
+  auto follower = following();
+  follower.take(refused(2, "the frame is too old"), at(100ms).steady);
+  expect_braking(follower, at(100ms), "the frame is too old", "any other status ends the action");
+  follower.take(ok(3, 100ms), at(200ms).steady);
+  expect_command(command(follower, at(200ms)), FOLLOWED, "the next OK action is followed");
+  Action blank{};
+  blank.sequence = 4;
+  follower.take(blank, at(200ms).steady);
+  expect_braking(
+    follower, at(200ms), "the status is not OK, without a reason", "a blank message is no order");
+}
+
+void test_age_counts_from_the_stamp()
+{
+  ActionFollower follower;
+  follower.take(ok(1, -900ms), at(0s).steady);  // its frame is 0.9 s old when it arrives
+  expect_command(command(follower, at(100ms)), FOLLOWED, "it may be used for 1 s");
+  expect_braking(
+    follower, at(100ms + 1ns), "the last action is over", "it is over 1 s after its frame");
+  expect_braking(
+    follower, at(0s), "the last action is over", "it stays over when the clock goes back");
+}
+
+void test_a_clock_that_cannot_be_believed()
+{
+  auto behind = following();
+  expect_braking(
+    behind, {START - 1ms, at(1ms).steady}, "the last action is from the future",
+    "an action from the future is not followed");
+  auto stopped = following();
+  expect_command(
+    command(stopped, {START, at(1s).steady}), FOLLOWED, "a clock may stand still for a while");
+  expect_braking(
+    stopped, {START, at(1s + 1ns).steady}, "the clock stands still, and no action has come",
+    "silence is noticed also while the clock stands still");
+}
+
+void test_order()
+{
+  auto follower = following();
+  follower.take(ok(3), at(0s).steady);
+  expect_braking(follower, at(0s), "actions were lost on the way", "a gap ends the action");
+  follower.take(ok(4), at(0s).steady);
+  expect_command(command(follower, at(0s)), FOLLOWED, "it goes on with the next in order");
+  follower.take(ok(4), at(0s).steady);
+  expect_braking(follower, at(0s), "actions were lost on the way", "the same again is no order");
+  follower.take(ok(0), at(0s).steady);
+  expect_braking(
+    follower, at(0s), "actions were lost on the way", "a node that was restarted waits for one");
+  follower.take(ok(1), at(0s).steady);
+  expect_command(command(follower, at(0s)), FOLLOWED, "then it is followed");
+}
+
+void test_numbers_that_are_none()
+{
+  for (bool speed : {true, false}) {
+    auto follower = following();
+    Action action = ok(2);
+    (speed ? action.target_speed : action.curvature) = NOT_A_NUMBER;
+    follower.take(action, at(0s).steady);
+    expect_braking(follower, at(0s), "the action is not finite", "NaN is not followed");
+  }
+}
+
+void test_a_publisher_that_is_gone()
+{
+  auto follower = following();
+  follower.lose_publisher();
+  expect_braking(
+    follower, at(10ms), "the driving node is gone", "a lost lease ends the action at once");
+}
+
+void test_odometry()
+{
+  const Command blind{0.0, 0.0};
+  ActionFollower follower;
+  follower.take(ok(1), at(0s).steady);
+  expect_command(follower.command(at(0s), PERIOD), blind, "without odometry it is told to stop");
+  expect(follower.braking() == "there is no odometry", follower.braking());
+  follower.take(MeasuredSpeed{START, NOT_A_NUMBER}, at(0s).steady);
+  expect_command(follower.command(at(0s), PERIOD), blind, "NaN is no odometry");
+  follower.take(MeasuredSpeed{START, 5.0}, at(0s).steady);
+  expect_command(follower.command(at(300ms), PERIOD), FOLLOWED, "odometry may be 0.3 s old");
+  expect_command(follower.command(at(301ms), PERIOD), blind, "and no older");
+  expect_command(
+    follower.command({START, at(301ms).steady}, PERIOD), blind, "nor while the clock stands still");
+  expect_command(
+    follower.command({START - 301ms, at(0s).steady}, PERIOD), blind, "nor far in the future");
+}
+
+int main()
+{
+  test_nothing_has_come();
+  test_its_own_limits();
+  test_another_status();
+  test_age_counts_from_the_stamp();
+  test_a_clock_that_cannot_be_believed();
+  test_order();
+  test_numbers_that_are_none();
+  test_a_publisher_that_is_gone();
+  test_odometry();
+  std::cout << (failures ? "failed" : "passed") << '\n';
+  return failures ? 1 : 0;
+}
