@@ -66,7 +66,7 @@ are counts a drive):
 ## How it was made
 
 `training/render_dataset.py` and `training/train.py`; see `training/README.md`. Prompt and answer:
-`driving_format.json`.
+`driving_format.yaml`.
 '''
 
 ROWS = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
+from owled_ros.driver.format_file import FORMAT_FILE
 from owled_ros.errors import UserError
 from owled_ros.pruning.shards import check_weights, hash_weights, mentions
 
@@ -41,7 +42,8 @@ def _from_hub(name, directory):
     try:
         from huggingface_hub import snapshot_download
         return Path(snapshot_download(
-            name, allow_patterns=['*.safetensors', '*.json', '*.txt', '*.model', '*.jinja']))
+            name, allow_patterns=[
+                '*.safetensors', '*.json', '*.txt', '*.model', '*.jinja', FORMAT_FILE]))
     except Exception as error:
         raise UserError(f'{name} is neither a directory nor a model that the hub gives '
                         f'({type(error).__name__}); check the name and the network') from error

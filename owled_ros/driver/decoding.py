@@ -12,19 +12,42 @@ import math
 import torch
 
 
+class AmbiguousTexts(ValueError):
+    """Two texts of a field of which one could never be chosen; `values` are what they mean."""
+
+    def __init__(self, one, other, how):
+        super().__init__(f'the tokens of {one} {how} those of {other}')
+        self.values, self.how = (one, other), how
+
+
 class TokenTree:
     """The allowed token sequences of a field, as a tree; each leaf is a value."""
 
     def __init__(self, sequences):
-        """sequences: pairs of (token ids, value). Raises ValueError when two are the same."""
+        """sequences: pairs of (token ids, value).
+
+        Raises AmbiguousTexts when two are the same, or one is how another begins: a walk goes on
+        as long as it can, and would never end at the shorter one.
+        """
         self.children, self.value, self.ends = {}, None, False
         for tokens, value in sequences:
             node = self
             for token in tokens:
+                if node.ends:
+                    raise AmbiguousTexts(node.value, value, 'are the beginning of')
                 node = node.children.setdefault(token, TokenTree(()))
             if node.ends:
-                raise ValueError(f'the texts of {node.value} and {value} have the same tokens')
+                raise AmbiguousTexts(node.value, value, 'are the same as')
+            if node.children:
+                raise AmbiguousTexts(value, node.any_value(), 'are the beginning of')
             node.value, node.ends = value, True
+
+    def any_value(self):
+        """The value of some leaf."""
+        node = self
+        while node.children:
+            node = next(iter(node.children.values()))
+        return node.value
 
 
 class FieldChoice:
@@ -45,7 +68,7 @@ class FieldChoice:
     def forced(self):
         """Tokens that need no decision: as long as there is only one way on."""
         tokens = []
-        while len(self.node.children) == 1 and not self.node.ends:
+        while len(self.node.children) == 1:
             (token, self.node), = self.node.children.items()
             tokens.append(token)
         return tokens

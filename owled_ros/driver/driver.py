@@ -6,13 +6,13 @@ import time
 import numpy as np
 import torch
 
-from owled_ros.driver.action import Action, Command, EgoState
+from owled_ros.driver.action import Action, Command, EgoState, Route
 from owled_ros.driver.backend import choose_backend
 from owled_ros.driver.checkpoint import (
     load_model, load_processor, locate, recorded_sparsity, weights_hash)
-from owled_ros.driver.decoding import Decoder, ExplanationStream, TokenTree, decode_fields
+from owled_ros.driver.decoding import Decoder, ExplanationStream, decode_fields
 from owled_ros.driver.prompt import (
-    DrivingFormat, answer_tokens, batched_prompts, prompt_inputs, tokenize)
+    DrivingFormat, answer_tokens, batched_prompts, field_tree, prompt_inputs, tokenize)
 from owled_ros.driver.stepping import CachePool, SteppedDecoder
 
 
@@ -59,9 +59,20 @@ class Driver:
         found = weights_hash(directory, expected_hash)
         processor = load_processor(directory)
         sparsity = recorded_sparsity(directory)
+        driving_format = DrivingFormat.of_model(directory)
         loaded = load_model(directory, device, dtype)
-        return cls(loaded, processor, DrivingFormat.of_model(directory), name=directory.name,
-                   hash=found, sparsity=sparsity, backend=choose_backend(loaded, backend))
+        driver = cls(loaded, processor, driving_format, name=directory.name, hash=found,
+                     sparsity=sparsity, backend=choose_backend(loaded, backend))
+        driver.prepare()
+        return driver
+
+    def prepare(self):
+        """Make what every answer is decoded with; raises UserError where that cannot be."""
+        for literal, blank, name in self.format.answer_parts():
+            self._literal(literal)
+            if name != 'explanation':
+                for route in Route:
+                    self._tree(name, blank, Command(route))
 
     @torch.inference_mode()
     def decide(self, frame, ego, command=None):
@@ -151,7 +162,5 @@ class Driver:
     def _tree(self, name, blank, command):
         key = (name, blank, command.route if name == 'maneuver' else None)
         if key not in self._trees:
-            self._trees[key] = TokenTree(
-                [(tokenize(self.processor, blank + text), value)
-                 for text, value in self.format.choices(name, command)])
+            self._trees[key] = field_tree(self.processor, self.format, name, blank, command)
         return self._trees[key]

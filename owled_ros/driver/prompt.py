@@ -1,29 +1,42 @@
 """The words between a vehicle and a model: ego state -> prompt, action -> answer.
 
-A model directory may carry `driving_format.json`; a model without one is asked in plain English
+A model directory may carry `driving_format.yaml`; a model without one is asked in plain English
 through its own chat template. The format is data: field names are looked up in a fixed list and
 nothing in it can select code.
 """
 
 from dataclasses import asdict, dataclass, field, fields
-import json
+from decimal import Decimal
 import math
-from pathlib import Path
 from string import Formatter
 
 import torch
 
 from owled_ros.driver.action import Action, Maneuver, Route
+from owled_ros.driver.decoding import AmbiguousTexts, TokenTree
+from owled_ros.driver.format_file import FORMAT_FILE, read_format_file, write_format_file
 from owled_ros.errors import UserError
 
-FORMAT_FILE = 'driving_format.json'
 PROMPT_FIELDS = {'speed', 'yaw_rate', 'acceleration', 'speed_limit', 'route'}
 LARGEST_NUMBER = 1e6        # in a number format; nothing on a road is larger
 SMALLEST_STEP = 1e-6
+MOST_DECIMALS = 6
+MOST_NUMBERS = 10_000       # that one format writes
 LONGEST_TEMPLATE = 10_000   # characters
 LONGEST_WORDS = 100         # characters of a maneuver, a route, or `unknown`
 MOST_EXPLANATION_TOKENS = 4096
 ANSWER_FIELDS = ('acceleration', 'curvature', 'maneuver', 'explanation')
+KINDS = {str: 'a text; put it in quotes', bool: 'true or false', int: 'a whole number',
+         dict: 'a mapping of names to words'}
+
+
+class WrongEntry(UserError):
+    """An entry of a format that cannot be as it is; `key` is its path, as ('speed', 'step')."""
+
+    def __init__(self, key, complaint):
+        named = [part if part.isidentifier() and len(part) < 40 else _shown(part) for part in key]
+        super().__init__(f'{".".join(named)} {complaint}'.strip())
+        self.key, self.complaint = key, complaint
 
 
 @dataclass(frozen=True)
@@ -40,28 +53,39 @@ class NumberFormat:
     scale: float = 1.0
 
     def __post_init__(self):
-        numbers = (self.minimum, self.maximum, self.step, self.scale)
-        if not all(abs(number) <= LARGEST_NUMBER for number in numbers):  # nor NaN
-            raise UserError(f'a number format has no numbers above {LARGEST_NUMBER:g}, but is '
-                            f'{asdict(self)}; correct {FORMAT_FILE}')
-        if not (self.minimum < self.maximum and self.step >= SMALLEST_STEP and self.scale > 0):
-            raise UserError(f'a number format needs minimum < maximum, a step of at least '
-                            f'{SMALLEST_STEP:g} and a positive scale, but is {asdict(self)}; '
-                            f'correct {FORMAT_FILE}')
-        if self._last_index() > 10_000:
-            raise UserError(f'a number format with {self._last_index()} values is too fine; '
-                            f'use a larger step in {FORMAT_FILE}')
+        for name in ('minimum', 'maximum', 'step', 'scale'):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise WrongEntry((name,), f'is {_shown(value)}; it must be a number, as 0.5')
+            if not abs(value) <= LARGEST_NUMBER:    # nor NaN
+                raise WrongEntry((name,), f'is {value}; it must be a number within '
+                                          f'{LARGEST_NUMBER:g}')
+        if not isinstance(self.signed, bool):
+            raise WrongEntry(('signed',), f'is {_shown(self.signed)}; it must be true or false')
+        if not self.minimum < self.maximum:
+            raise WrongEntry(('maximum',), f'is {self.maximum}; it must be above minimum, which '
+                                           f'is {self.minimum}')
+        if not self.step >= SMALLEST_STEP:
+            raise WrongEntry(('step',), f'is {self.step}; it must be at least {SMALLEST_STEP:g}')
+        if not self.scale > 0:
+            raise WrongEntry(('scale',), f'is {self.scale}; it must be positive')
+        if self._last_index() > MOST_NUMBERS:
+            raise WrongEntry(('step',), f'is {self.step}, which makes {self._last_index()} '
+                                        f'numbers; {MOST_NUMBERS} are allowed, use a larger step')
 
     def _last_index(self):
-        return round((self.maximum - self.minimum) / self.step)
+        # Down, so that none is above the maximum; 0.16 / 0.001 is a little less than 160.
+        return math.floor((self.maximum - self.minimum) / self.step + 1e-6)
 
     @property
     def decimals(self):
-        return max(0, -math.floor(math.log10(self.step) + 1e-9))
+        """As many as the step and the minimum have: fewer would write other numbers."""
+        return min(max(_decimals(self.step), _decimals(self.minimum)), MOST_DECIMALS)
 
     def write(self, value):
         clipped = min(max(value * self.scale, self.minimum), self.maximum)
-        return self._write_index(round((clipped - self.minimum) / self.step))
+        index = round((clipped - self.minimum) / self.step)
+        return self._write_index(min(index, self._last_index()))
 
     def _write_index(self, index):
         rounded = round(self.minimum + index * self.step, self.decimals) + 0.0  # no minus zero
@@ -71,6 +95,14 @@ class NumberFormat:
         """All (text, value in SI units), in ascending order."""
         texts = [self._write_index(index) for index in range(self._last_index() + 1)]
         return [(text, float(text) / self.scale) for text in texts]
+
+
+def _decimals(number):
+    return max(0, -Decimal(str(number)).normalize().as_tuple().exponent)
+
+
+def _shown(value):
+    return repr(value[:60]) if isinstance(value, str) else str(value)[:60]
 
 
 def _words(values):
@@ -101,61 +133,66 @@ class DrivingFormat:
     explanation_tokens: int = 64
 
     def __post_init__(self):
-        for words in (self.unknown, *self.maneuvers.values(), *self.routes.values()):
-            if not (isinstance(words, str) and 0 < len(words) <= LONGEST_WORDS):
-                raise UserError(f'{str(words)[:40]!r} in {FORMAT_FILE} must be a text of 1 to '
-                                f'{LONGEST_WORDS} characters')
-        if not 0 < self.explanation_tokens <= MOST_EXPLANATION_TOKENS:
-            raise UserError(f'explanation_tokens in {FORMAT_FILE} is {self.explanation_tokens}; '
-                            f'it must be 1 to {MOST_EXPLANATION_TOKENS}')
-        _check_fields('prompt', self.prompt, PROMPT_FIELDS | {'image'})
+        _check_template('prompt', self.prompt)
+        _check_template('answer', self.answer)
+        unknown = set(_fields(self.prompt)) - PROMPT_FIELDS - {'image'}
+        if unknown:
+            raise WrongEntry(('prompt',), f'names {_shown(sorted(unknown)[0])}; it may name '
+                                          f'{", ".join(sorted(PROMPT_FIELDS))} and image')
         if _fields(self.answer) != list(ANSWER_FIELDS):
-            raise UserError(f'the answer template must have the fields {", ".join(ANSWER_FIELDS)} '
-                            f'in this order, but has {_fields(self.answer)}; correct {FORMAT_FILE}')
+            raise WrongEntry(('answer',), f'must name {", ".join(ANSWER_FIELDS)} in this order, '
+                                          f'each once')
         if not self.answer.endswith('{explanation}'):
-            raise UserError(f'the answer template must end with {{explanation}}; correct '
-                            f'{FORMAT_FILE}')
-        if set(self.maneuvers) != set(_words(m for m in Maneuver if m)):
-            raise UserError(f'maneuvers must name {sorted(_words(m for m in Maneuver if m))}; '
-                            f'correct {FORMAT_FILE}')
-        if set(self.routes) != set(_words(Route)):
-            raise UserError(f'routes must name {sorted(_words(Route))}; correct {FORMAT_FILE}')
+            raise WrongEntry(('answer',), 'must end with {explanation}; after > or | a line break '
+                                          'follows, write >- or |-')
+        _check_words(('unknown',), self.unknown)
+        _check_names('maneuvers', self.maneuvers, (m for m in Maneuver if m))
+        _check_names('routes', self.routes, Route)
+        _check_distinct(self.maneuvers)
+        if not 0 < self.explanation_tokens <= MOST_EXPLANATION_TOKENS:
+            raise WrongEntry(('explanation_tokens',), f'is {self.explanation_tokens}; it must be '
+                                                      f'1 to {MOST_EXPLANATION_TOKENS}')
 
     # -- reading and writing ---------------------------------------------------------------
 
     @classmethod
     def of_model(cls, directory):
-        """Read a model directory's format; the default where it has none."""
-        path = Path(directory) / FORMAT_FILE
-        if not path.is_file():
+        """Read a model directory's format; the default where it has none.
+
+        Raises UserError with file, line and entry where it cannot be used.
+        """
+        document = read_format_file(directory)
+        if document is None:
             return cls()
         try:
-            return cls.from_dict(json.loads(path.read_text()))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f'{path} is not JSON ({error}); correct or remove it') from error
+            return cls.from_dict(document.values)
+        except WrongEntry as error:
+            raise UserError(f'{document.place(error.key)}: {error}') from None
 
     @classmethod
     def from_dict(cls, values):
+        """Make a format of plain values, those of a file; raises WrongEntry."""
         if not isinstance(values, dict):
-            raise UserError(f'{FORMAT_FILE} holds no JSON object; correct or remove it')
+            raise WrongEntry((), f'{_shown(values)} is no mapping of entries, as in chat: true')
         default = cls()
-        known = {f.name for f in fields(cls)}
-        unknown = set(values) - known
-        if unknown:
-            raise UserError(f'{FORMAT_FILE} has unknown entries {sorted(unknown)}; known are '
-                            f'{sorted(known)}')
-        read = dict(values)
+        known = [f.name for f in fields(cls)]
+        read = {}
         for name, value in values.items():
+            if name not in known:
+                raise WrongEntry((name,), f'is no entry; those are {", ".join(known)}')
             expected = type(getattr(default, name))
-            if expected is NumberFormat and isinstance(value, dict):
+            if expected is NumberFormat:
                 read[name] = _read_number_format(name, value)
-            elif not isinstance(value, expected):
-                raise UserError(f'{name} in {FORMAT_FILE} is {str(value)[:40]!r}; it must be of '
-                                f'type {expected.__name__}')
+            elif type(value) is not expected:   # and True is no number
+                raise WrongEntry((name,), f'is {_shown(value)}; it must be {KINDS[expected]}')
+            else:
+                read[name] = value
         return cls(**read)
 
     def write(self, directory):
-        (Path(directory) / FORMAT_FILE).write_text(json.dumps(asdict(self), indent=2) + '\n')
+        """Write the format into a model directory, with comments; return the file's path."""
+        return write_format_file(directory, {
+            f.name: _plain(getattr(self, f.name)) for f in fields(self)})
 
     # -- prompt and answer -----------------------------------------------------------------
 
@@ -175,10 +212,13 @@ class DrivingFormat:
         Byte-pair tokenizers write a blank together with what follows it, so the field's text is
         tokenized with its blank.
         """
-        parts = []
+        parts, before = [], ''
         for literal, name, _, _ in Formatter().parse(self.answer):
-            bare = literal.rstrip(' ')
-            parts.append((bare, literal[len(bare):], name))
+            before += literal
+            if name is not None:    # {{, a brace that is meant, ends a literal too
+                bare = before.rstrip(' ')
+                parts.append((bare, before[len(bare):], name))
+                before = ''
         return parts
 
     def choices(self, name, command):
@@ -195,34 +235,72 @@ class DrivingFormat:
 
 
 def _read_number_format(name, value):
+    known = [f.name for f in fields(NumberFormat)]
+    if not isinstance(value, dict):
+        raise WrongEntry((name,), f'is {_shown(value)}; it must give minimum, maximum and step, as '
+                                  f'{{minimum: 0, maximum: 1, step: 0.1}}')
+    for key in value:
+        if key not in known:
+            raise WrongEntry((name, key), f'is no entry; those are {", ".join(known)}')
+    missing = [key for key in known[:3] if key not in value]
+    if missing:
+        raise WrongEntry((name,), f'must give {missing[0]}')
     try:
         return NumberFormat(**value)
-    except TypeError as error:
-        raise UserError(f'{name} in {FORMAT_FILE} must give minimum, maximum and step, and may '
-                        f'give signed and scale, but is {value}') from error
+    except WrongEntry as error:
+        raise WrongEntry((name, *error.key), error.complaint) from None
+
+
+def _plain(value):
+    """A value as a file has it; of a NumberFormat without what is as by default."""
+    if not isinstance(value, NumberFormat):
+        return value
+    return {name: number for name, number in asdict(value).items()
+            if name in ('minimum', 'maximum', 'step') or number != getattr(NumberFormat, name)}
+
+
+def _check_words(key, words):
+    if not (isinstance(words, str) and 0 < len(words) <= LONGEST_WORDS):
+        raise WrongEntry(key, f'is {_shown(words)}; it must be a text of 1 to {LONGEST_WORDS} '
+                              f'characters, in quotes where it would be something else')
+
+
+def _check_names(name, words, values):
+    known = list(_words(values))
+    for key in words:
+        if key not in known:
+            raise WrongEntry((name, key), f'is none of the {name}; those are {", ".join(known)}')
+        _check_words((name, key), words[key])
+    missing = [key for key in known if key not in words]
+    if missing:
+        raise WrongEntry((name,), f'must name {missing[0]} too; give all of {", ".join(known)}')
+
+
+def _check_distinct(maneuvers):
+    """Raise WrongEntry where one text begins another: which is meant could not be decoded."""
+    for key, words in maneuvers.items():
+        for other, longer in maneuvers.items():
+            if key != other and longer.startswith(words):
+                raise WrongEntry(('maneuvers', key), f'is {words!r}, with which {other}, '
+                                                     f'{longer!r}, begins; use other words')
+
+
+def _check_template(name, template):
+    if len(template) > LONGEST_TEMPLATE:
+        raise WrongEntry((name,), f'has {len(template)} characters; {LONGEST_TEMPLATE} are '
+                                  f'allowed')
+    try:
+        parsed = list(Formatter().parse(template))
+    except ValueError as error:
+        raise WrongEntry((name,), f'cannot be read ({error}); a field is written as {{speed}}, '
+                                  f'and a brace as {{{{') from None
+    # A width is a number of characters that will be made, however large.
+    if any(layout or conversion for _, _, layout, conversion in parsed):
+        raise WrongEntry((name,), 'may only name its fields, as in {speed}, not lay them out')
 
 
 def _fields(template):
-    if len(template) > LONGEST_TEMPLATE:
-        raise UserError(f'a template in {FORMAT_FILE} has {len(template)} characters; '
-                        f'{LONGEST_TEMPLATE} are allowed')
-    try:
-        parsed = [part for part in Formatter().parse(template) if part[1] is not None]
-    except ValueError as error:
-        raise UserError(f'the template {template!r} in {FORMAT_FILE} cannot be read: '
-                        f'{error}') from error
-    # A width is a number of characters that will be made, however large.
-    if any(layout or conversion for _, _, layout, conversion in parsed):
-        raise UserError(f'a template in {FORMAT_FILE} may only name its fields, as in {{speed}}, '
-                        f'not lay them out')
-    return [name for _, name, _, _ in parsed]
-
-
-def _check_fields(what, template, known):
-    unknown = set(_fields(template)) - known
-    if unknown:
-        raise UserError(f'the {what} template in {FORMAT_FILE} has unknown fields '
-                        f'{sorted(unknown)}; known are {sorted(known)}')
+    return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
 
 
 # -- tokens ------------------------------------------------------------------------------------
@@ -276,6 +354,22 @@ def tokenize(processor, text):
     return processor.tokenizer(text, add_special_tokens=False)['input_ids'] if text else []
 
 
+def field_tree(processor, driving_format, name, blank, command):
+    """The TokenTree of what a field of the answer may be under a Command.
+
+    blank: what stands before it. Raises UserError where the tokenizer makes one text of two, or
+    the beginning of another.
+    """
+    choices = driving_format.choices(name, command)
+    try:
+        return TokenTree([(tokenize(processor, blank + text), value) for text, value in choices])
+    except AmbiguousTexts as error:
+        texts = [text for wanted in error.values for text, value in choices if value == wanted]
+        raise UserError(f'the tokens of {name} {texts[0]!r} {error.how} those of {texts[1]!r}, so '
+                        f'that one of the two could never be answered; write them otherwise in '
+                        f'{FORMAT_FILE}') from None
+
+
 def answer_tokens(processor, driving_format, action, explanation):
     """Token ids of a whole answer, tokenized piece by piece as the decoder emits it."""
     tokens = []
@@ -283,7 +377,7 @@ def answer_tokens(processor, driving_format, action, explanation):
         tokens += tokenize(processor, literal)
         if name == 'explanation':
             tokens += tokenize(processor, blank + explanation) if explanation else []
-        elif name is not None:
+        else:
             tokens += tokenize(processor, blank + driving_format.write_field(name, action))
     end = processor.tokenizer.eos_token_id
     return tokens + ([end] if explanation and end is not None else [])

@@ -45,8 +45,17 @@ def test_tokens_without_an_alternative_are_not_decided():
 
 
 def test_two_texts_with_the_same_tokens_are_refused():
-    with pytest.raises(ValueError, match='same tokens'):
+    with pytest.raises(ValueError, match='are the same as'):
         TokenTree([([1], 'a'), ([1], 'b')])
+
+
+@pytest.mark.parametrize('sequences', [
+    [([1], 'a'), ([1, 2], 'b')], [([1, 2], 'b'), ([1], 'a')], [([], 'a'), ([1], 'b')],
+    [([1], 'b'), ([], 'a')]])
+def test_a_text_with_which_another_begins_is_refused(sequences):
+    """A walk down the tree would never end at it."""
+    with pytest.raises(ValueError, match='tokens of a are the beginning of those of b'):
+        TokenTree(sequences)
 
 
 def test_scores_that_are_not_finite_are_an_error():

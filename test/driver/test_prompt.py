@@ -1,4 +1,4 @@
-import json
+from dataclasses import replace
 import math
 
 import numpy as np
@@ -9,7 +9,7 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route
 from owled_ros.driver.checkpoint import load_processor, locate
 from owled_ros.driver.prompt import (
-    FORMAT_FILE, DrivingFormat, NumberFormat, answer_tokens, answered, extend, prompt_inputs,
+    DrivingFormat, NumberFormat, answer_tokens, answered, extend, field_tree, prompt_inputs,
     teacher_forced)
 from owled_ros.errors import UserError
 
@@ -132,24 +132,49 @@ def test_a_model_without_a_format_is_asked_in_plain_words(tmp_path):
 
 
 @pytest.mark.parametrize('content, complaint', [
-    ('{', 'not JSON'),
     ({'nonsense': 1}, 'nonsense'),
     ({'prompt': 'at {speed.__class__}'}, 'speed.__class__'),
     ({'prompt': 'at {altitude}'}, 'altitude'),
     ({'prompt': 'at {speed'}, 'cannot be read'),
+    ({'prompt': 'at {speed:9}'}, 'not lay them out'),
     ({'answer': '{curvature} {acceleration} {maneuver} {explanation}'}, 'in this order'),
     ({'answer': '{acceleration} {curvature} {maneuver} {explanation} over'}, 'end with'),
-    ({'speed': {'minimum': 0}}, 'minimum, maximum and step'),
+    ({'speed': {'minimum': 0}}, 'must give maximum'),
     ({'speed': 3}, 'speed'),
     ({'chat': 'yes'}, 'chat'),
     ({'maneuvers': {'keep_lane': 'go'}}, 'maneuvers'),
 ])
-def test_a_wrong_format_is_refused_with_a_sentence(tmp_path, content, complaint):
-    text = content if isinstance(content, str) else json.dumps(content)
-    (tmp_path / FORMAT_FILE).write_text(text)
+def test_a_wrong_format_is_refused_with_a_sentence(content, complaint):
     with pytest.raises(UserError, match=complaint) as refusal:
-        DrivingFormat.of_model(tmp_path)
+        DrivingFormat.from_dict(content)
     assert '\n' not in str(refusal.value)
+
+
+def test_braces_that_are_meant():
+    form = DrivingFormat(prompt='{{{speed}}}', answer=(
+        '{{"a": {acceleration}, "c":{curvature} , {{{{ {maneuver}}}\n{explanation}'))
+    assert form.prompt_text(EgoState(8.3), Command()) == '{8.3}'
+    assert form.answer_parts() == [
+        ('{"a":', ' ', 'acceleration'), (', "c":', '', 'curvature'), (' , {{', ' ', 'maneuver'),
+        ('}\n', '', 'explanation')]
+
+
+def test_texts_that_the_tokenizer_does_not_tell_apart_are_refused(processor, embedded_format):
+    """Its tokens are words: it knows whole numbers, and no step of 0.25."""
+    finer = replace(embedded_format, acceleration=NumberFormat(-8, 3, 0.25, signed=True))
+    with pytest.raises(UserError, match=r"acceleration '-8.00' are the same as those of '-7.75'"):
+        field_tree(processor, finer, 'acceleration', ' ', Command())
+
+
+def test_a_text_with_which_another_begins_is_refused():
+    class Letters:
+        def tokenizer(self, text, add_special_tokens):
+            return {'input_ids': [ord(letter) for letter in text]}
+
+    whole = replace(DrivingFormat(), acceleration=NumberFormat(-20, 20, 1, signed=True))
+    with pytest.raises(UserError, match=r"acceleration '-2' are the beginning of those of '-20'"):
+        field_tree(Letters(), whole, 'acceleration', ' ', Command())
+    assert field_tree(Letters(), DrivingFormat(), 'acceleration', ' ', Command()).children
 
 
 def test_speed_limits_that_are_not_known_are_nan():

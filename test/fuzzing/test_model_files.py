@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 import pytest
 from safetensors.torch import save_file
 import torch
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -20,6 +21,7 @@ from owled_ros.driver.action import Command, EgoState  # noqa: E402
 from owled_ros.driver.checkpoint import (  # noqa: E402
     load_model, load_processor, recorded_sparsity)
 from owled_ros.driver.driver import Driver  # noqa: E402
+from owled_ros.driver.format_file import FORMAT_FILE  # noqa: E402
 from owled_ros.driver.prompt import DrivingFormat  # noqa: E402
 from owled_ros.errors import UserError  # noqa: E402
 from owled_ros.pruning.shards import hash_weights, Shards  # noqa: E402
@@ -41,7 +43,7 @@ def text_of(document):
     return json.dumps(document, ensure_ascii=False)
 
 
-# driving_format.json -----------------------------------------------------------------------------
+# driving_format.yaml -----------------------------------------------------------------------------
 
 def check_format(driving_format):
     """A format that was taken must work for every motion and command."""
@@ -55,14 +57,40 @@ def check_format(driving_format):
             assert all(isinstance(text, str) and len(text) < 400 for text, _ in choices)
 
 
-@given(data=st.data())
-def test_driving_formats(bounded, embedded, data):
-    document = data.draw(spoilt(json.loads((embedded / 'driving_format.json').read_text())))
+def read_format(folder, content):
+    """Read a format of bytes as a model directory's; return it where it was taken."""
+    Path(folder, FORMAT_FILE).write_bytes(content)
+    driving_format = attempt(DrivingFormat.of_model, folder)
+    if driving_format is not None:
+        check_format(driving_format)
+    return driving_format
+
+
+@given(data=st.data(), style=st.sampled_from((True, False, None)))
+def test_driving_formats(bounded, embedded, data, style):
+    """The entries are changed, and written in every style that YAML has."""
+    document = data.draw(spoilt(yaml.safe_load((embedded / FORMAT_FILE).read_text())))
+    text = yaml.safe_dump(document, default_flow_style=style, allow_unicode=True)
     with bounded(), tempfile.TemporaryDirectory() as folder:
-        Path(folder, 'driving_format.json').write_text(text_of(document))
-        driving_format = attempt(DrivingFormat.of_model, folder)
-        if driving_format is not None:
-            check_format(driving_format)
+        read_format(folder, text.encode(errors='surrogatepass'))
+
+
+@given(data=st.data())
+def test_damaged_formats(bounded, embedded, data):
+    content = data.draw(mutated((embedded / FORMAT_FILE).read_bytes()))
+    with bounded(), tempfile.TemporaryDirectory() as folder:
+        read_format(folder, content)
+
+
+@given(words=st.lists(st.sampled_from((
+    'prompt', 'speed', 'unknown', 'chat', 'maneuvers', 'step', ': ', ':', '\n', '\n  ', '- ', '? ',
+    '[', ']', '{', '}', ', ', '&a ', '*a', '*a ', '!!binary ', '!!python/name:os.system ', '!<x> ',
+    '<<', '=', '|\n', '>-\n', '"', "'", '\\', '\\U0011FFFF', '#', '%TAG ! x\n', '---\n', '...\n',
+    '\t', '\0', '\ufeff', '\x85', '1e9999', '.inf', '-.nan', '0o7', '9' * 5000, '1:' * 50, '~',
+    '2001-99-99', 'true')), max_size=40))
+def test_formats_of_pieces_of_yaml(bounded, words):
+    with bounded(), tempfile.TemporaryDirectory() as folder:
+        read_format(folder, ''.join(words).encode())
 
 
 @given(template=st.text(max_size=60) | st.sampled_from((
@@ -75,11 +103,30 @@ def test_prompt_templates(bounded, template):
             check_format(driving_format)
 
 
-@given(content=st.binary(max_size=60) | st.just(b'[' * 100_000) | st.just(b'9' * 10_000))
-def test_formats_that_are_not_even_json(bounded, content):
+BILLION_LAUGHS = 'a: &a [x, x]\n' + ''.join(
+    f'{chr(letter + 1)}: &{chr(letter + 1)} [{f"*{chr(letter)}, " * 9}]\n'
+    for letter in range(ord('a'), ord('z')))
+FULL = 60_000   # bytes, within what is read
+
+
+@pytest.mark.parametrize('content', [
+    BILLION_LAUGHS, '&a [*a]', '[' * FULL, '{' * FULL, '- ' * (FULL // 2), '? ' * (FULL // 2),
+    'a: {' * (FULL // 4), ':' * FULL, '-' * FULL, '"' * FULL, "'" * FULL, '!' * FULL, '\n' * FULL,
+    '#' * FULL, 'a: ' + ' ' * FULL, 'unknown: ' + 'a ' * (FULL // 2), 'unknown: ' + '9' * FULL,
+    'unknown: ' + '1:' * (FULL // 2), 'unknown: ' + '9' * FULL + 'e' + '9' * 10,
+    'a: 1\n' * (FULL // 5),
+    'a: [' + 'a,' * (FULL // 2) + ']', 'prompt: "' + '\\n' * (FULL // 2) + '"',
+    'prompt: |\n' + ' a\n' * (FULL // 3), ''.join(f'k{number}: 1\n' for number in range(7000)),
+    'x' * 10**8], ids=lambda content: f'{content[:8]!r}')
+def test_formats_that_are_bombs(bounded, content):
     with bounded(), tempfile.TemporaryDirectory() as folder:
-        Path(folder, 'driving_format.json').write_bytes(content)
-        attempt(DrivingFormat.of_model, folder)
+        assert read_format(folder, content.encode()) is None
+
+
+@given(content=st.binary(max_size=60))
+def test_formats_that_are_not_even_text(bounded, content):
+    with bounded(), tempfile.TemporaryDirectory() as folder:
+        read_format(folder, content)
 
 
 # owled.json --------------------------------------------------------------------------------------
