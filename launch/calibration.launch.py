@@ -23,7 +23,11 @@ PARAMETERS = {
     'image_topic': (str, 'camera, in the bag or live, without /compressed'),
     'image_transport': (str, 'raw or compressed, where there is no bag'),
     'odom_topic': (str, 'odometry whose twist is in base_frame'),
-    'odom_type': (str, 'odometry, twist or twist_with_covariance, where there is no bag'),
+    'odom_type': (str, 'odometry, twist, twist_with_covariance or autoware, where there is no '
+                  'bag'),
+    'undistort': (bool, 'undo the distortion that the camera info tells of'),
+    'field_of_view': (float, 'rad across that the model is shown; 0: all'),
+    'camera_info_topic': (str, 'where that needs it; else camera_info beside the images'),
     'base_frame': (str, 'frame of the vehicle'),
     'command_topic': (str, 'where the route wanted to go'),
     'truth_topic': (str, 'actions to teach instead of the recorded motion'),

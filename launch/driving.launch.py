@@ -11,12 +11,15 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(get_package_share_directory('owled_ros')) / 'config' / 'driving.yaml'
 YES_NO = ['true', 'false']
+TOPICS = ('image', 'camera_info', 'odom', 'speed', 'steering', 'command')
 # What is left empty stays as it is in the parameter file.
 ARGUMENTS = [
     DeclareLaunchArgument('params_file', default_value=str(CONFIG),
                           description='parameters of the node'),
     DeclareLaunchArgument('model', default_value='',
                           description="'embedded', a directory, or a hub name"),
+    DeclareLaunchArgument('model_hash', default_value='',
+                          description='refuse a model whose hash does not begin so'),
     DeclareLaunchArgument('device', default_value='',
                           description="where the model runs: 'auto', 'cpu', 'cuda', 'cuda:1'"),
     DeclareLaunchArgument('image_topic', default_value='image',
@@ -24,8 +27,19 @@ ARGUMENTS = [
     DeclareLaunchArgument('odom_topic', default_value='odom',
                           description='odometry whose twist is in base_frame'),
     DeclareLaunchArgument('odom_type', default_value='',
-                          choices=['', 'odometry', 'twist', 'twist_with_covariance'],
-                          description='twist: TwistStamped instead of Odometry'),
+                          choices=['', 'odometry', 'twist', 'twist_with_covariance', 'autoware',
+                                   'speed_steering'],
+                          description='twist: TwistStamped instead of Odometry, ...'),
+    DeclareLaunchArgument('speed_topic', default_value='speed',
+                          description='Float64 [m/s], with odom_type:=speed_steering'),
+    DeclareLaunchArgument('steering_topic', default_value='steering',
+                          description='Float64 [rad at the front wheels, left positive], likewise'),
+    DeclareLaunchArgument('undistort', default_value='', choices=['', *YES_NO],
+                          description='undo the distortion that the camera info tells of'),
+    DeclareLaunchArgument('field_of_view', default_value='',
+                          description='rad across that the model is shown; 0: all'),
+    DeclareLaunchArgument('camera_info_topic', default_value='camera_info',
+                          description='left as it is: camera_info beside <image_topic>'),
     DeclareLaunchArgument('command_topic', default_value='command',
                           description='where the route wants to go; may be silent'),
     DeclareLaunchArgument('image_transport', default_value='', choices=['', 'raw', 'compressed'],
@@ -51,14 +65,17 @@ def driving_node(context):
     overrides = {
         # Typed, or a model that is called 7 would become a number.
         name: ParameterValue(given(name), value_type=str)
-        for name in ('model', 'device', 'image_transport', 'odom_type') if given(name)}
-    if given('autostart'):
-        overrides['autostart'] = given('autostart') == 'true'
+        for name in ('model', 'model_hash', 'device', 'image_transport', 'odom_type')
+        if given(name)}
+    overrides |= {name: given(name) == 'true' for name in ('autostart', 'undistort')
+                  if given(name)}
+    if given('field_of_view'):
+        overrides['field_of_view'] = float(given('field_of_view'))
     overrides['use_sim_time'] = given('use_sim_time') == 'true'
     return [Node(
         package='owled_ros', executable='driving_node', name='driving_node',
         namespace=given('namespace'), parameters=[given('params_file'), overrides],
-        remappings=[(name, given(f'{name}_topic')) for name in ('image', 'odom', 'command')],
+        remappings=[(name, given(f'{name}_topic')) for name in TOPICS],
         arguments=['--ros-args', '--log-level', given('log_level')],
         respawn=given('respawn') == 'true', respawn_delay=2.0,
         output='screen', emulate_tty=True)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import shlex
 
 from owled_ros.bags.choosing import account_of, choose_samples, split_held_out
-from owled_ros.bags.images import to_rgb, UnreadableImage, UnsupportedEncoding
-from owled_ros.bags.samples import check_bag, Drive, nothing_usable, Source
+from owled_ros.bags.samples import (
+    check_bag, Drive, is_all_alike, nothing_usable, sample_of, Source)
 from owled_ros.corpora import check_sources, Gathered, PROMPT, read_images, read_texts, TOKENS
 from owled_ros.driver.checkpoint import load_processor, locate
 from owled_ros.driver.prompt import DrivingFormat, teacher_forced
@@ -92,10 +92,10 @@ def calibrate_live(request, pairs, progress=print):
     progress(f'collecting {wanted} frames')
     for moment, message in pairs:
         try:
-            sample = moment.with_frame(to_rgb(message))
-        except UnsupportedEncoding as error:
-            raise UserError(f'{request.source.image_topic}: {error}') from None
-        except UnreadableImage:
+            sample = sample_of(moment, message, request.source)
+        except UserError as error:
+            if is_all_alike(error):
+                raise UserError(f'{request.source.image_topic}: {error}') from None
             continue
         moments.append(moment)
         exchanges[moment.bag, moment.stamp] = teacher.exchange(sample)

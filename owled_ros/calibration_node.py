@@ -18,16 +18,18 @@ from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from owled_ros.bags.live import LiveDrive
 from owled_ros.bags.samples import check_bag, Source
+from owled_ros.driver.pinhole import camera_info_beside, is_asked
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingCommand
 from owled_ros.ros import qos
 from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.messages import odometry_type, ODOMETRY_TYPES, time_message
+from owled_ros.ros.parameters import SPEED_STEERING
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
 
@@ -49,7 +51,12 @@ PARAMETERS = {
     'image_transport': ('raw', 'live only: raw, or compressed for <image_topic>/compressed'),
     'odom_topic': ('/odom', 'odometry, or a twist with a stamp, in base_frame'),
     'odom_type': ('odometry', 'live only: odometry (nav_msgs/Odometry), twist '
-                  '(geometry_msgs/TwistStamped) or twist_with_covariance'),
+                  '(geometry_msgs/TwistStamped), twist_with_covariance or autoware '
+                  '(autoware_vehicle_msgs/VelocityReport)'),
+    'undistort': (False, 'undo the distortion that the camera info tells of'),
+    'field_of_view': (0.0, 'rad across that the model is shown; 0: all that the camera sees'),
+    'camera_info_topic': ('', 'sensor_msgs/CameraInfo, where undistort or field_of_view needs it; '
+                          'empty: camera_info beside the images'),
     'base_frame': ('base_link', 'frame of the vehicle'),
     'command_topic': ('', 'owled_ros/DrivingCommand; empty: none'),
     'truth_topic': ('', 'owled_ros/DrivingAction to teach instead of the recorded motion; '
@@ -86,8 +93,8 @@ PARAMETERS = {
     'exit_when_done': (True, 'end the process with the work: status 0 when the model was written'),
 }
 # Subscriptions are made once, when the node starts.
-READ_ONLY = ('bag', 'image_topic', 'image_transport', 'odom_topic', 'odom_type', 'command_topic',
-             'autostart')
+READ_ONLY = ('bag', 'image_topic', 'image_transport', 'odom_topic', 'odom_type', 'undistort',
+             'field_of_view', 'camera_info_topic', 'command_topic', 'autostart')
 
 
 class Stopped(Exception):
@@ -134,6 +141,10 @@ class CalibrationNode(ManagedNode):
         subscriptions = [(kind, topic, self._on_frame, qos.IMAGE),
                          (odometry_type(self._value('odom_type')), self._value('odom_topic'),
                           self._on_odometry, qos.ODOMETRY)]
+        if is_asked(self._value('undistort'), self._value('field_of_view')):
+            subscriptions.append((
+                CameraInfo, self._value('camera_info_topic') or camera_info_beside(
+                    self._value('image_topic')), self._on_camera_info, qos.CAMERA_INFO))
         if self._value('command_topic'):
             subscriptions.append((DrivingCommand, self._value('command_topic'),
                                   self._on_command, qos.COMMAND))
@@ -198,6 +209,9 @@ class CalibrationNode(ManagedNode):
         if not bags and (source.truth_topic or source.explanation_topic):
             raise UserError('truth_topic and explanation_topic need a bag; a live drive is '
                             'taught by its motion')
+        if self._value('odom_type') == SPEED_STEERING:
+            raise UserError(f'odom_type is {SPEED_STEERING!r}, whose messages bear no stamps to '
+                            'pair them with frames by; calibrate on another kind of odometry')
         if self._value('odom_type') not in ODOMETRY_TYPES:
             raise UserError(f'odom_type is {self._value("odom_type")!r}; it must be one of '
                             f'{", ".join(ODOMETRY_TYPES)}')
@@ -287,6 +301,10 @@ class CalibrationNode(ManagedNode):
         except UserError as error:
             self._live, self._live_fault = None, error
 
+    def _on_camera_info(self, message):
+        if self._is_collecting():
+            self._live.add_camera_info(message)
+
     def _on_command(self, message):
         if self._is_collecting():
             self._live.add_command(message)
@@ -346,7 +364,7 @@ def main(args=None):
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = CalibrationNode()
-    except ParameterException as error:
+    except (ParameterException, UserError) as error:
         print(f'calibration_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return USER_ERROR

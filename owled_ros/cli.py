@@ -36,8 +36,8 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog='owled', description='Drives from a camera with a pruned vision-language model.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    for add in (add_demo_bag, add_calibrate, add_replay, add_watch, add_render, add_evaluate,
-                add_inspect, add_bench):
+    for add in (add_demo_bag, add_format, add_calibrate, add_replay, add_watch, add_render,
+                add_evaluate, add_inspect, add_bench):
         add(commands)
     return parser
 
@@ -107,6 +107,56 @@ def parse_size(text):
     return int(parts[0]), int(parts[1])
 
 
+# -- format ------------------------------------------------------------------------------------
+
+def add_format(commands):
+    parser = add_command(
+        commands, 'format', format_of, 'check in which words a model is asked and answers, and '
+        'write driving_format.yaml where it has none', 'owled format ~/models/my_vlm')
+    parser.add_argument('model', help="a directory, 'embedded', or a name on the hub")
+    parser.add_argument('--size', default='640x480', help='of the camera, WIDTHxHEIGHT (640x480)')
+
+
+def format_of(arguments):
+    from dataclasses import asdict
+
+    from owled_ros.driver.checkpoint import load_processor, locate
+    from owled_ros.driver.format_check import check_format
+    from owled_ros.driver.format_file import FORMAT_FILE
+    from owled_ros.driver.prompt import DrivingFormat
+    width, height = parse_size(arguments.size)
+    directory = locate(arguments.model)
+    driving_format = DrivingFormat.of_model(directory)
+    processor = load_processor(directory)
+    path = directory / FORMAT_FILE
+    written = not path.exists()
+    if written:
+        if not Path(arguments.model).expanduser().is_dir():
+            raise UserError(f'{arguments.model} is no directory to write {FORMAT_FILE} into; '
+                            f'download the model into one of your own')
+        driving_format.write(directory)
+    found = check_format(processor, driving_format, width, height)
+    show(arguments, {'path': str(path), 'written': written, **asdict(found)},
+         [f'{path}: {"written, change it as you need" if written else "can be used"}',
+          *format_lines(found, arguments.size)])
+
+
+def format_lines(found, size):
+    """What a FormatCheck says, for people."""
+    of_frame = '' if found.image_tokens is None else f', {found.image_tokens} of them the frame'
+    return [
+        '', f'prompt, for example; {found.prompt_tokens} tokens with a frame of {size}{of_frame}:',
+        *(f'  {line}' for line in found.prompt.splitlines()),
+        '', 'answer, for example, up to the explanation:',
+        *(f'  {line}' for line in found.answer.splitlines()),
+        '', f'{"":14s} {"texts":>7s} {"tokens":>7s} {"decided":>8s}    at most',
+        *(f'{field.name:14s} {field.texts:7d} {field.tokens:7d} {field.decisions:8d}'
+          for field in found.fields),
+        f'an action takes at most {found.action_tokens} tokens, of which the model decides '
+        f'{found.decisions}; the others are given',
+        *(f'note: {remark}' for remark in found.remarks)]
+
+
 # -- calibrate ---------------------------------------------------------------------------------
 
 def add_driver(parser):
@@ -126,6 +176,13 @@ def add_source(parser):
                         help='owled_ros/DrivingAction instead of the recorded motion (none)')
     parser.add_argument('--explanation-topic', default='', help='goes with --truth-topic (none)')
     parser.add_argument('--base-frame', default='base_link')
+    parser.add_argument('--undistort', action='store_true',
+                        help='undo the distortion that the camera info tells of')
+    parser.add_argument('--field-of-view', type=float, default=0.0,
+                        help='rad across that the model is shown, cropped by what the camera info '
+                             'tells (0: all)')
+    parser.add_argument('--camera-info-topic', default='',
+                        help='sensor_msgs/CameraInfo (camera_info beside the images)')
     parser.add_argument('--horizon', type=float, default=1.0,
                         help='s of motion after a frame that make its action (1)')
     parser.add_argument('--max-ego-gap', type=float, default=0.1,
@@ -141,7 +198,8 @@ def source_of(arguments):
         base_frame=arguments.base_frame, horizon=arguments.horizon,
         max_ego_gap=arguments.max_ego_gap, max_command_age=arguments.max_command_age,
         command_topic=arguments.command_topic, truth_topic=arguments.truth_topic,
-        explanation_topic=arguments.explanation_topic)
+        explanation_topic=arguments.explanation_topic, undistort=arguments.undistort,
+        field_of_view=arguments.field_of_view, camera_info_topic=arguments.camera_info_topic)
 
 
 def add_calibrate(commands):

@@ -22,10 +22,12 @@ from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
 
 from owled_ros.driver.action import ActionLimiter, Status
 from owled_ros.driver.memory import free_model, settle
+from owled_ros.driver.pinhole import camera_info_beside, is_asked
 from owled_ros.driver.process import DriverProcess, load_embedded_or_named
 from owled_ros.errors import UserError
 from owled_ros.film.overlay import draw_action, draw_refusal
@@ -138,9 +140,25 @@ class DrivingNode(ManagedNode):
         if self.get_parameter('image_transport').value == 'compressed':
             kind, topic = CompressedImage, self.resolve_topic_name('image') + '/compressed'
         subscribe(kind, topic, self._inputs.image, qos.IMAGE)
-        subscribe(messages.odometry_type(self.get_parameter('odom_type').value), 'odom',
-                  self._inputs.odometry, qos.ODOMETRY)
+        odom_type = self.get_parameter('odom_type').value
+        if odom_type == parameters.SPEED_STEERING:
+            subscribe(Float64, 'speed', self._inputs.speed, qos.UNSTAMPED)
+            subscribe(Float64, 'steering', self._inputs.steering, qos.UNSTAMPED)
+        else:
+            subscribe(messages.odometry_type(odom_type), 'odom', self._inputs.odometry,
+                      qos.ODOMETRY)
+        if is_asked(self.get_parameter('undistort').value,
+                    self.get_parameter('field_of_view').value):
+            subscribe(CameraInfo, self._camera_info_topic(), self._inputs.camera_info,
+                      qos.CAMERA_INFO)
         subscribe(DrivingCommand, 'command', self._inputs.command, qos.COMMAND)
+
+    def _camera_info_topic(self):
+        """`camera_info` as it is remapped; where it is not, beside the images."""
+        topic = self.resolve_topic_name('camera_info')
+        if topic == self.resolve_topic_name('camera_info', only_expand=True):
+            topic = camera_info_beside(self.resolve_topic_name('image'))
+        return topic
 
     def _create_timers(self):
         # ROS timers stop with /clock; a watchdog must not.

@@ -51,6 +51,10 @@ class LiveDrive:
             self._timeline.commands.append((stamp_of(message), command))
             self._timeline.commands.sort(key=lambda item: item[0])
 
+    def add_camera_info(self, message):
+        """Take a CameraInfo message."""
+        self._timeline.add_camera_info(message)
+
     def _ready(self):
         horizon = round(self.source.horizon * 1e9)
         while self._waiting and self._waiting[0][0] + horizon <= self._timeline.motion.last_stamp:

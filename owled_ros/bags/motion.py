@@ -25,6 +25,16 @@ def twist_of(message):
     return frame, message.twist.twist if hasattr(message.twist, 'twist') else message.twist
 
 
+def motion_of(message):
+    """Return (frame, speed [m/s], yaw rate [rad/s]) of a message that `twist_of` takes, or of an
+    autoware_vehicle_msgs/VelocityReport."""
+    if hasattr(message, 'heading_rate'):
+        return (message.header.frame_id, float(message.longitudinal_velocity),
+                float(message.heading_rate))
+    frame, twist = twist_of(message)
+    return frame, float(twist.linear.x), float(twist.angular.z)
+
+
 class Motion:
     """Speed and yaw rate over time, from odometry; times are header stamps [ns].
 

@@ -13,11 +13,14 @@ from operator import itemgetter
 import numpy as np
 
 from owled_ros.bags.images import to_rgb, UnreadableImage, UnsupportedEncoding
-from owled_ros.bags.motion import Motion, twist_of
+from owled_ros.bags.motion import Motion, motion_of
 from owled_ros.bags.reading import Bag
 from owled_ros.bags.types import (
-    ACTION, COMMAND, EXPLANATION, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE)
+    ACTION, CAMERA_INFO, COMMAND, EXPLANATION, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE,
+    VELOCITY_REPORT)
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route, Status
+from owled_ros.driver.pinhole import (
+    as_pinhole, Camera, camera_info_beside, camera_of, check_field, is_asked)
 from owled_ros.errors import UserError
 
 
@@ -31,6 +34,7 @@ class Moment:
     explanation: str  # '' unless the bag has one
     stamp: int        # ns
     bag: str
+    camera: Camera | None = None  # that took the frame, where the Source asks for it
 
     def with_frame(self, frame):
         return Sample(frame, self.ego, self.command, self.action, self.explanation, self.stamp,
@@ -58,6 +62,8 @@ class Source:
     Without a truth topic the action is the motion recorded over `horizon` [s] after the frame;
     with one it is the DrivingAction with the frame's stamp. Frames without odometry within
     `max_ego_gap` [s] on both sides are left out. A command holds for `max_command_age` [s].
+    undistort and field_of_view [rad]: as the driving node has them; the camera info is beside the
+    images unless its topic is named.
     """
 
     image_topic: str = '/camera/image_raw'
@@ -69,12 +75,22 @@ class Source:
     max_command_age: float = 2.0
     truth_topic: str = ''
     explanation_topic: str = ''
+    undistort: bool = False
+    field_of_view: float = 0.0
+    camera_info_topic: str = ''
 
     def __post_init__(self):
+        check_field(self.field_of_view)
         for name in ('horizon', 'max_ego_gap', 'max_command_age'):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f'{name} is {value}; it must be a positive number of seconds')
+
+    def info_topic(self):
+        """Return the topic of the camera info, or '' where none is needed."""
+        if not is_asked(self.undistort, self.field_of_view):
+            return ''
+        return self.camera_info_topic or camera_info_beside(self.image_topic)
 
 
 @dataclass
@@ -87,6 +103,7 @@ class Timeline:
     truths: dict = field(default_factory=dict)        # stamp -> Action
     explanations: dict = field(default_factory=dict)  # stamp -> text
     commands: list = field(default_factory=list)      # (stamp, Command), by stamp
+    cameras: list = field(default_factory=list)       # (stamp, Camera) of each change, by stamp
 
     def __post_init__(self):
         self.motion = Motion(self.source.max_ego_gap)
@@ -94,18 +111,17 @@ class Timeline:
     def odometry(self, message):
         """Return (stamp [ns], speed [m/s], yaw rate [rad/s]) of what tells the motion.
 
-        That is an Odometry message, or a twist with a stamp.
+        That is an Odometry message, a twist with a stamp, or a VelocityReport of Autoware.
         None if they are not finite. Raises UserError when it moves another frame than the
         vehicle's.
         """
         source = self.source
-        frame, twist = twist_of(message)
+        frame, speed, yaw_rate = motion_of(message)
         if frame != source.base_frame:
             raise UserError(
                 f'the odometry on {source.odom_topic} of {self.bag} moves the frame '
                 f'{frame!r}, not {source.base_frame!r}; set base_frame to it '
                 'if that is the vehicle')
-        speed, yaw_rate = float(twist.linear.x), float(twist.angular.z)
         if not (math.isfinite(speed) and math.isfinite(yaw_rate)):
             return None
         return stamp_of(message), speed, yaw_rate
@@ -123,21 +139,39 @@ class Timeline:
             missing = 'without enough recorded motion after them'
         if action is None:
             return missing
+        camera = None
+        if self.source.info_topic():
+            _, camera = _last(self.cameras, stamp)
+            if camera is None:
+                return 'before any camera info'
         return Moment(ego, self._command_at(stamp), action, self.explanations.get(stamp, ''),
-                      stamp, self.bag)
+                      stamp, self.bag, camera)
+
+    def add_camera_info(self, message):
+        """Take a CameraInfo message; of several in a row that say the same the first is kept."""
+        camera = camera_of(message)
+        if not self.cameras or camera != self.cameras[-1][1]:
+            self.cameras.append((stamp_of(message), camera))
+            self.cameras.sort(key=itemgetter(0))
 
     def _command_at(self, stamp):
-        last = bisect_right(self.commands, stamp, key=itemgetter(0)) - 1
-        if last < 0 or stamp - self.commands[last][0] > self.source.max_command_age * 1e9:
+        at, command = _last(self.commands, stamp)
+        if command is None or stamp - at > self.source.max_command_age * 1e9:
             return Command()
-        return self.commands[last][1]
+        return command
+
+
+def _last(timed, stamp):
+    """Return the last of (stamp, thing) pairs, in their order, until `stamp`; or (0, None)."""
+    after = bisect_right(timed, stamp, key=itemgetter(0))
+    return timed[after - 1] if after else (0, None)
 
 
 class Drive:
     """One bag. Opening it reads everything but the pictures, which are then streamed."""
 
     def __init__(self, path, source):
-        """Read odometry, truth and commands; raises UserError where they are not there."""
+        """Read odometry, truth, commands and camera info; raises UserError where one is missing."""
         self.path = path
         self.source = source
         self.dropped = Counter()  # why frames were left out -> how many
@@ -150,7 +184,7 @@ class Drive:
         source, timeline = self.source, self.timeline
         odometry = []
         topics = filter(None, (source.odom_topic, source.truth_topic, source.explanation_topic,
-                               source.command_topic))
+                               source.command_topic, source.info_topic()))
         for topic, message in bag.messages(*topics):
             if topic == source.odom_topic:
                 odometry.append(timeline.odometry(message))
@@ -160,6 +194,8 @@ class Drive:
             elif topic == source.explanation_topic:
                 if message.complete:
                     timeline.explanations[stamp_of(message)] = message.text
+            elif topic == source.info_topic():
+                timeline.add_camera_info(message)
             elif (command := command_of(message)) is not None:
                 timeline.commands.append((stamp_of(message), command))
         for reading in sorted(filter(None, odometry)):
@@ -191,24 +227,49 @@ class Drive:
             if stamps is not None and moment.stamp not in stamps:
                 continue
             try:
-                frame = to_rgb(message)
-            except UnsupportedEncoding as error:
-                raise UserError(f'{self.image_topic} of the bag {self.path}: {error}') from None
-            except UnreadableImage:
+                sample = sample_of(moment, message, self.source)
+            except UserError as error:
+                if is_all_alike(error):
+                    raise UserError(
+                        f'{self.image_topic} of the bag {self.path}: {error}') from None
                 self.dropped['that cannot be decoded'] += 1
                 continue
-            yield moment.with_frame(frame)
+            yield sample
+
+
+def sample_of(moment, message, source):
+    """Return the Sample of a Moment and its image message: what a model is shown at that moment.
+
+    Raises UserError; `is_all_alike` tells whether the next frame is any better.
+    """
+    frame = to_rgb(message)
+    if moment.camera is not None:
+        frame = as_pinhole(frame, moment.camera, source.undistort, source.field_of_view)
+    return moment.with_frame(frame)
+
+
+def is_all_alike(error):
+    """Whether an error of `sample_of` is one of the camera, and not of a single frame."""
+    return isinstance(error, UnsupportedEncoding) or not isinstance(error, UnreadableImage)
 
 
 def check_topics(bag, source):
     """Return the image topic; raise UserError where an open bag lacks what `source` names."""
     image_topic = bag.image_topic(source.image_topic)
-    bag.require(source.odom_topic, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE)
-    for topic, msgtype in ((source.command_topic, COMMAND), (source.truth_topic, ACTION),
-                           (source.explanation_topic, EXPLANATION)):
+    _check_odometry(bag, source.odom_topic)
+    for topic, msgtype in ((source.info_topic(), CAMERA_INFO), (source.command_topic, COMMAND),
+                           (source.truth_topic, ACTION), (source.explanation_topic, EXPLANATION)):
         if topic:
             bag.require(topic, msgtype)
     return image_topic
+
+
+def _check_odometry(bag, topic):
+    if bag.topics.get(topic, '').startswith('std_msgs/msg/Float'):
+        raise UserError(f'{topic} of the bag {bag.path} bears no stamps, so that speeds cannot be '
+                        'paired with frames; record nav_msgs/Odometry or a stamped twist beside '
+                        'speed and steering')
+    bag.require(topic, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE, VELOCITY_REPORT)
 
 
 def check_bag(path, source):

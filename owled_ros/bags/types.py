@@ -12,15 +12,25 @@ COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 ODOMETRY = 'nav_msgs/msg/Odometry'
 TWIST = 'geometry_msgs/msg/TwistStamped'
 TWIST_WITH_COVARIANCE = 'geometry_msgs/msg/TwistWithCovarianceStamped'
+VELOCITY_REPORT = 'autoware_vehicle_msgs/msg/VelocityReport'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 ACTION = 'owled_ros/msg/DrivingAction'
 EXPLANATION = 'owled_ros/msg/Explanation'
 COMMAND = 'owled_ros/msg/DrivingCommand'
+# For bags that do not hold the definitions of their messages, as those of Humble in sqlite3.
+VELOCITY_REPORT_FIELDS = '''
+std_msgs/Header header
+float32 longitudinal_velocity
+float32 lateral_velocity
+float32 heading_rate
+'''
 
 
 @cache
 def typestore():
     """Return the types of current ROS 2 and of owled_ros, shared and not to be changed."""
     store = get_typestore(Stores.LATEST)
+    store.register(get_types_from_msg(VELOCITY_REPORT_FIELDS, VELOCITY_REPORT))
     for path in sorted(message_folder().glob('*.msg')):
         store.register(get_types_from_msg(path.read_text(), f'owled_ros/msg/{path.stem}'))
     return store

@@ -46,10 +46,10 @@ class EgoHistory:
         with self._lock:
             return self._motions[-1].stamp if self._motions else None
 
-    def refuse(self, reason):
+    def refuse(self, reason, status=Status.INVALID_INPUT):
         """Note that the newest odometry is unusable: no frame is driven by until it mends."""
         with self._lock:
-            self._fault = reason
+            self._fault = (status, reason)
 
     def add(self, motion, now, max_clock_skew):
         """Take a measurement, in order or a little late; return False when it is refused."""
@@ -60,7 +60,7 @@ class EgoHistory:
                 if newest.stamp - motion.stamp > KEPT * 1e9:
                     return False
                 fault = _jump(newest, motion)
-            self._fault = fault
+            self._fault = fault and (Status.INVALID_INPUT, fault)
             if fault is not None:
                 return False
             self._insert(motion)
@@ -75,7 +75,7 @@ class EgoHistory:
         with self._lock:
             motions, fault = list(self._motions), self._fault
         if fault is not None:
-            raise Refused(Status.INVALID_INPUT, fault)
+            raise Refused(*fault)
         if not motions:
             raise Refused(Status.NO_INPUT, 'no odometry has arrived yet')
         index = bisect_left(motions, stamp, key=lambda motion: motion.stamp)

@@ -6,12 +6,14 @@ import time
 from typing import Any
 
 from owled_ros.driver.action import Command, Status
+from owled_ros.driver.pinhole import as_pinhole, camera_of, is_asked
 from owled_ros.errors import UserError
 from owled_ros.ros import images, messages
 from owled_ros.ros.ego_history import EgoHistory
 from owled_ros.ros.frame_gate import FrameGate
 from owled_ros.ros.model_worker import Slot
 from owled_ros.ros.refused import one_line, Refused
+from owled_ros.ros.speed_steering import SpeedAndSteering
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Frame:
 class Inputs:
     """The newest frame, the recent motion and the last command.
 
-    `image`, `odometry` and `command` are subscription callbacks and do no work on pixels;
-    `take` and `of` are the worker's.
+    `image`, `odometry` (or `speed` and `steering`), `command` and `camera_info` are subscription
+    callbacks and do no work on pixels; `take` and `of` are the worker's.
     """
 
     def __init__(self, *, clock, outlet, watchdog, counters, logger, wall_clock):
@@ -47,7 +49,9 @@ class Inputs:
         self._slot = Slot()
         self._gate = FrameGate()
         self._ego = EgoHistory()
+        self._wheels = SpeedAndSteering()
         self._command = None  # (stamp, Command)
+        self._camera = None   # the Camera that was told of last
         self._jumps_seen = 0
         self._jumping = threading.Lock()
         self._decode, self.decoder_name = images.choose_decoder()
@@ -75,18 +79,33 @@ class Inputs:
 
     def odometry(self, message):
         """Keep a measurement of the motion, or note that it cannot be used."""
+        self._measure(lambda now, settings: messages.motion(message, settings.base_frame))
+
+    def speed(self, message):
+        """Keep a measurement of the motion: this speed with the steering heard last."""
+        self._measure(lambda now, settings: self._wheels.motion(message.data, now, settings))
+
+    def steering(self, message):
+        """Keep the angle of the front wheels for the next speed."""
+        self.notice_clock_jump()
+        if self._outlet.ticket() is not None:
+            self._wheels.steer(message.data, self._clock.now())
+
+    def _measure(self, read):
+        """Keep the Motion that `read(now, settings)` returns; it may raise Refused or UserError."""
         self.notice_clock_jump()
         if self._outlet.ticket() is None:
             return
         settings = self._outlet.settings
         self._counters.count('odometry')
         self._watchdog.odometry_came()
+        taken, now = False, self._clock.now()
         try:
-            motion = messages.motion(message, settings.base_frame)
-            taken = self._ego.add(motion, self._clock.now(), settings.max_clock_skew)
+            taken = self._ego.add(read(now, settings), now, settings.max_clock_skew)
+        except Refused as refusal:
+            self._ego.refuse(refusal.reason, refusal.status)
         except UserError as error:
             self._ego.refuse(str(error))
-            taken = False
         if not taken:
             self._counters.count('odometry refused')
 
@@ -106,6 +125,12 @@ class Inputs:
             return
         self._counters.count('commands')
         self._command = (stamp, command)
+
+    def camera_info(self, message):
+        """Keep how the camera sees, from the next frame on."""
+        self.notice_clock_jump()
+        if self._outlet.ticket() is not None:
+            self._camera = camera_of(message)
 
     def _check_ahead(self, stamp):
         """Raise UserError for a command from the future: later it would look fresh."""
@@ -128,8 +153,11 @@ class Inputs:
         now = self._clock.now()
         gate = self._gate  # of this time: it may be another one before the picture is read
         gate.check_time(frame.stamp, now, settings)
+        camera = self._camera_if_asked(settings)
         try:
             picture = images.to_rgb(frame.message, self._decode, settings.max_image_pixels)
+            if camera is not None:
+                picture = as_pinhole(picture, camera, settings.undistort, settings.field_of_view)
         except UserError as error:
             raise Refused(Status.INVALID_INPUT, str(error)) from None
         except MemoryError:
@@ -140,6 +168,15 @@ class Inputs:
         gate.check_picture(picture, settings)
         ego = self._ego.at(frame.stamp, settings.max_ego_age)
         return picture, ego, self._command_at(now, settings)
+
+    def _camera_if_asked(self, settings):
+        """The Camera that frames are to be seen by, None where they are taken as they are."""
+        if not is_asked(settings.undistort, settings.field_of_view):
+            return None
+        camera = self._camera
+        if camera is None:
+            raise Refused(Status.NO_INPUT, 'no camera info has arrived yet')
+        return camera
 
     def _command_at(self, now, settings):
         """The command in force at `now` [ns]; an old one, or one from the future, is none."""
@@ -177,5 +214,7 @@ class Inputs:
         self._slot.clear()
         self._gate = FrameGate()
         self._ego.clear()
+        self._wheels = SpeedAndSteering()
         self._command = None
+        self._camera = None
         self._watchdog.forget()

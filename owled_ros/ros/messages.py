@@ -1,27 +1,40 @@
 """Core types to messages and back."""
 
+import importlib
 import math
 
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import TwistStamped, TwistWithCovarianceStamped
-from nav_msgs.msg import Odometry
 import numpy as np
 
-from owled_ros.bags.motion import twist_of
+from owled_ros.bags.motion import motion_of
 from owled_ros.driver.action import Command, Maneuver, Route, Status
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction, Explanation, ModelInfo
 from owled_ros.ros.ego_history import Motion
 
 NANOSECONDS = 1_000_000_000
-# What may tell the vehicle's motion, by the value of the parameter odom_type.
-ODOMETRY_TYPES = {'odometry': Odometry, 'twist': TwistStamped,
-                  'twist_with_covariance': TwistWithCovarianceStamped}
+# What may tell the vehicle's motion on `odom`, by the value of the parameter odom_type.
+ODOMETRY_TYPES = {'odometry': ('nav_msgs', 'Odometry'),
+                  'twist': ('geometry_msgs', 'TwistStamped'),
+                  'twist_with_covariance': ('geometry_msgs', 'TwistWithCovarianceStamped'),
+                  'autoware': ('autoware_vehicle_msgs', 'VelocityReport')}
 
 
 def odometry_type(name):
     """Return the class of ODOMETRY_TYPES; a name that is unknown is refused at configure."""
-    return ODOMETRY_TYPES.get(name, Odometry)
+    return message_class(*ODOMETRY_TYPES.get(name, ODOMETRY_TYPES['odometry']),
+                         f'odom_type names {name}')
+
+
+def message_class(package, message, wish):
+    """Return a message's class; raise UserError, which says of which parameter it was the `wish`,
+    where its package is not installed.
+    """
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), message)
+    except (ImportError, AttributeError):
+        raise UserError(f'parameter {wish}, which needs the package {package}; install it, or '
+                        'choose another') from None
 
 
 def nanoseconds(stamp):
@@ -117,12 +130,13 @@ def info_message(driver, settings, stamp):
 
 def motion(message, base_frame):
     """Return the Motion that one of ODOMETRY_TYPES measures; raise UserError if it cannot."""
-    frame, twist = twist_of(message)
+    frame, speed, yaw_rate = motion_of(message)
     if frame.lstrip('/') != base_frame.lstrip('/'):
-        field = 'child_frame_id' if isinstance(message, Odometry) else 'header.frame_id'
+        told = hasattr(message, 'child_frame_id')
+        field = 'child_frame_id' if told else 'header.frame_id'
         raise UserError(f'the twist of the odometry is in {frame!r} ({field}); it must be in '
                         f'{base_frame!r} (base_frame)')
-    return Motion(nanoseconds(message.header.stamp), twist.linear.x, twist.angular.z)
+    return Motion(nanoseconds(message.header.stamp), speed, yaw_rate)
 
 
 def command(message):

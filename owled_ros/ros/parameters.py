@@ -11,11 +11,15 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from owled_ros.driver.action import Limits
+from owled_ros.driver.pinhole import LARGEST_FIELD
 from owled_ros.errors import UserError
+from owled_ros.ros.messages import ODOMETRY_TYPES
 
 START = 'start'          # read only: set when the node starts
 CONFIGURE = 'configure'  # may change while the node is unconfigured
 ANY_TIME = 'any time'    # may change while it drives; in force from the next frame on
+
+SPEED_STEERING = 'speed_steering'  # an odom_type with topics of its own
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,15 @@ PARAMETERS = (
     Parameter('image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: '
               'sensor_msgs/CompressedImage on `image`/compressed',
               choices=('raw', 'compressed'), changes=START),
+    Parameter('undistort', False, 'undo the distortion that `camera_info` tells of',
+              changes=START),
+    Parameter('field_of_view', 0.0, 'rad across that the model is shown, cropped by what '
+              '`camera_info` tells; 0: all', 0.0, LARGEST_FIELD, changes=START),
     Parameter('odom_type', 'odometry', 'what comes on `odom`: nav_msgs/Odometry, '
-              'geometry_msgs/TwistStamped or TwistWithCovarianceStamped',
-              choices=('odometry', 'twist', 'twist_with_covariance'), changes=START),
+              'geometry_msgs/TwistStamped or TwistWithCovarianceStamped, '
+              'autoware_vehicle_msgs/VelocityReport; speed_steering: std_msgs/Float64 on `speed` '
+              'and on `steering` instead', choices=(*ODOMETRY_TYPES, SPEED_STEERING),
+              changes=START),
     Parameter('outputs', '', 'an OK action also as: twist (geometry_msgs/TwistStamped on '
               'owled/twist), ackermann (ackermann_msgs/AckermannDriveStamped on '
               'owled/ackermann), autoware (autoware_control_msgs/Control on '

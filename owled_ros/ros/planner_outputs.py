@@ -6,11 +6,11 @@ whose status is OK, and whoever takes them has to stop when they stop coming.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-import importlib
 
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction
 from owled_ros.ros import qos
+from owled_ros.ros.messages import message_class
 
 # m/s^2. To AckermannDrive a zero means: as quickly as possible.
 SLOWEST_CHANGE = 0.01
@@ -78,7 +78,7 @@ class PlannerOutputs:
                 raise UserError(f'parameter outputs names {name!r}; '
                                 f'it may name: {", ".join(OUTPUTS)}')
             output = OUTPUTS[name]
-            kind = _message_class(name, output)
+            kind = message_class(output.package, output.message, f'outputs names {name}')
             self._publishers.append(
                 (create_publisher(kind, output.topic, qos.PLANNER_OUTPUT), kind, output.fill))
 
@@ -90,11 +90,3 @@ class PlannerOutputs:
             message = kind()
             fill(message, action, limits)
             publisher.publish(message)
-
-
-def _message_class(name, output):
-    try:
-        return getattr(importlib.import_module(f'{output.package}.msg'), output.message)
-    except ImportError:
-        raise UserError(f'parameter outputs names {name}, which needs the package '
-                        f'{output.package}; install it, or leave {name} out') from None

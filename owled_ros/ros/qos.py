@@ -15,6 +15,9 @@ def _profile(depth, reliability, **policies):
 
 IMAGE = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 ODOMETRY = _profile(50, ReliabilityPolicy.BEST_EFFORT)
+# Stamped when they are heard: one that waited behind others would pass for a new one.
+UNSTAMPED = _profile(1, ReliabilityPolicy.BEST_EFFORT)
+CAMERA_INFO = _profile(1, ReliabilityPolicy.BEST_EFFORT)
 COMMAND = _profile(1, ReliabilityPolicy.RELIABLE)
 ACTION = _profile(1, ReliabilityPolicy.RELIABLE,
                   liveliness_lease_duration=Duration(seconds=LIVELINESS_LEASE))

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 from owled_ros.bags.types import (
-    COMPRESSED_IMAGE, IMAGE, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE, typestore)
+    CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE, typestore,
+    VELOCITY_REPORT)
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -86,6 +87,21 @@ class Recorder:
             TWIST_WITH_COVARIANCE, header=self.header(stamp, 'base_link'), twist=self.make(
                 'geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
                 twist=self._twist(speed, yaw_rate))), stamp)
+
+    def velocity_report(self, stamp, speed, yaw_rate):
+        self.write('/odom', self.make(
+            VELOCITY_REPORT, header=self.header(stamp, 'base_link'), longitudinal_velocity=speed,
+            lateral_velocity=0.0, heading_rate=yaw_rate), stamp)
+
+    def camera_info(self, stamp, focal=30.0, topic='/camera/camera_info', distortion=(0.0,) * 5,
+                    width=24, height=16):
+        roi = self.make('sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0,
+                        width=0, do_rectify=False)
+        matrix = [focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1]
+        self.write(topic, self.make(
+            CAMERA_INFO, header=self.header(stamp, 'camera'), height=height, width=width,
+            distortion_model='plumb_bob', d=np.array(distortion), k=np.array(matrix, float),
+            r=np.eye(3).ravel(), p=np.zeros(12), binning_x=0, binning_y=0, roi=roi), stamp)
 
     def _twist(self, speed, yaw_rate):
         return self.make(

@@ -46,6 +46,19 @@ def test_a_loop_of_what_plays_begins_a_new_lap():
     assert len(second) >= 7
 
 
+def test_camera_info_goes_with_the_frames_after_it():
+    live = LiveDrive(Source(horizon=0.5, field_of_view=0.4), spacing=0.2)
+    roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
+    for stamp, focal in ((10**9 + 15 * TICK, 30.0), (10**9 + 35 * TICK, 40.0)):
+        live.add_camera_info(stamped(
+            stamp, width=24, height=16, distortion_model='plumb_bob', d=[0.0] * 5,
+            k=[focal, 0, 11.5, 0, focal, 7.5, 0, 0, 1], p=[0.0] * 12, binning_x=0, binning_y=0,
+            roi=roi))
+    pairs = drive(live, 101)
+    assert [moment.stamp for moment, _ in pairs] == [10**9 + k * 10 * TICK for k in range(2, 8)]
+    assert [moment.camera.raw.fx for moment, _ in pairs] == [30.0] * 2 + [40.0] * 4
+
+
 def test_commands_and_wrong_frames():
     live = LiveDrive(Source(horizon=0.5), spacing=0.2)
     live.add_command(stamped(10**9 + 1, route=1, speed_limit=8.0))

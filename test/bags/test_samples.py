@@ -6,6 +6,7 @@ import numpy as np
 from owled_ros.bags.samples import Drive, read_samples, Source
 from owled_ros.bags.writing import DriveWriter
 from owled_ros.driver.action import Action, EgoState, Maneuver, Route
+from owled_ros.driver.pinhole import as_pinhole, Camera, Lens
 from owled_ros.errors import UserError
 import pytest
 from rosbags.rosbag2 import StoragePlugin
@@ -57,6 +58,89 @@ def test_a_twist_tells_the_motion_too(tmp_path, recording, odom):
         (s.stamp, s.ego, s.action) for s in expected]
     with pytest.raises(UserError, match="moves the frame 'base_link', not 'vehicle'"):
         list(read_samples([tmp_path / odom], base_frame='vehicle'))
+
+
+@pytest.mark.parametrize('storage', [SQLITE3, MCAP])
+def test_a_velocity_report_of_autoware_tells_the_motion_too(tmp_path, recording, storage):
+    expected = list(read_samples([recording.circle(tmp_path / 'bag')]))
+    bag = recording.circle(tmp_path / 'autoware', odom='velocity_report', storage=storage)
+    found = list(read_samples([bag]))
+    assert [s.stamp for s in found] == [s.stamp for s in expected]
+    for ours, theirs in zip(found, expected):   # its numbers have 32 bits
+        assert ours.ego.speed == pytest.approx(theirs.ego.speed, rel=1e-6)
+        assert ours.ego.yaw_rate == pytest.approx(theirs.ego.yaw_rate, rel=1e-6)
+        assert ours.action.curvature == pytest.approx(theirs.action.curvature, rel=1e-5)
+
+
+def test_speeds_without_stamps_are_refused(tmp_path, recording):
+    recorder = recording.Recorder(tmp_path / 'bag')
+    with recorder.writer:
+        recorder.frame(recording.start, recording.picture(0))
+        recorder.write('/speed', recorder.make('std_msgs/msg/Float64', data=5.0), recording.start)
+    assert '/speed of the bag' in (text := sentence([tmp_path / 'bag'], odom_topic='/speed'))
+    assert 'bears no stamps' in text
+
+
+# -- what the model is shown -------------------------------------------------------------------
+
+def record_with_camera_info(path, recording, infos, **options):
+    """A straight drive of 2 s; infos: {tick of 20 ms: what differs in the camera info}."""
+    recorder = recording.Recorder(path, **options)
+    noise = np.random.default_rng(3).integers(0, 255, (16, 24, 3), np.uint8)
+    with recorder.writer:
+        for tick in range(101):
+            stamp = recording.start + tick * 20_000_000
+            recorder.odometry(stamp, 5.0, 0.0)
+            if tick in infos:
+                recorder.camera_info(stamp, **infos[tick])
+            if tick % 5 == 0:
+                recorder.frame(stamp, noise)
+    return path, noise
+
+
+@pytest.mark.parametrize('image', ['bgr8', 'png'])
+def test_frames_are_as_the_node_shows_them(tmp_path, recording, image):
+    distortion = (-0.2, 0.05, 0.0, 0.0, 0.0)
+    bag, noise = record_with_camera_info(
+        tmp_path / 'bag', recording, {0: {'distortion': distortion}, 25: {'focal': 40.0}},
+        image=image)
+    samples = list(read_samples([bag], undistort=True, field_of_view=0.5))
+    assert len(samples) == 11
+    lenses = [Lens(30.0, 30.0, 11.5, 7.5, 'plumb_bob', distortion), Lens(40.0, 40.0, 11.5, 7.5)]
+    before, after = (as_pinhole(noise, Camera(24, 16, lens, lens), True, 0.5) for lens in lenses)
+    assert not np.array_equal(before, after)
+    for sample in samples:
+        expected = before if sample.stamp < recording.start + 500_000_000 else after
+        np.testing.assert_array_equal(sample.frame, expected)
+    for sample in read_samples([bag]):
+        np.testing.assert_array_equal(sample.frame, noise)
+
+
+def test_frames_before_any_camera_info_are_dropped_and_counted(tmp_path, recording):
+    bag, _ = record_with_camera_info(tmp_path / 'bag', recording, {13: {'topic': '/eye'}})
+    drive = Drive(bag, Source(field_of_view=0.5, camera_info_topic='/eye'))
+    assert [(s.stamp - recording.start) // 10**6 for s in drive.samples()] == list(
+        range(300, 1001, 100))
+    assert drive.dropped['before any camera info'] == 3
+
+
+@pytest.mark.parametrize('info, words', [
+    ({'distortion': (math.nan,) * 5}, 'D must be 4 or 5 finite numbers'),
+    ({'focal': 0.0}, 'focal lengths 0 and 0'),
+    ({'focal': 300.0}, 'field_of_view is 0.5 rad, and the camera sees only 0.080 rad'),
+    ({'width': 48, 'height': 32}, 'has 24x16 pixels, and 48x32 by its camera info'),
+])
+def test_camera_info_that_makes_no_sense(tmp_path, recording, info, words):
+    bag, _ = record_with_camera_info(tmp_path / 'bag', recording, {0: info})
+    text = sentence([bag], undistort=True, field_of_view=0.5)
+    assert f'/camera/image_raw of the bag {bag}: ' in text and words in text
+
+
+def test_camera_info_that_is_not_there(tmp_path, recording):
+    bag = recording.circle(tmp_path / 'bag')
+    assert 'no messages on /camera/camera_info' in sentence([bag], undistort=True)
+    assert 'no messages on /info' in sentence([bag], undistort=True, camera_info_topic='/info')
+    assert 'field_of_view is 7' in sentence([bag], field_of_view=7.0)
 
 
 def test_pairing_is_by_stamp_not_by_time_of_recording(tmp_path, recording):

@@ -76,7 +76,8 @@ def test_the_command_says_what_differs_from_the_defaults_and_reads_back(model):
         sparsity=0.6, method='admm', allocation='fisher', statistics='dense', components='all',
         component_sparsity={'vision': 0.3, 'projector': 0.1}, include=('layers',),
         exclude=('q_proj$', 'a b'), seed=4)
-    source = Source(horizon=2.0, max_ego_gap=0.3, odom_topic='/move')
+    source = Source(horizon=2.0, max_ego_gap=0.3, odom_topic='/move', undistort=True,
+                    field_of_view=0.9, camera_info_topic='/eye')
     command = command_of(Request(
         output='x', model='my model', bags=('a', 'b c'), texts=('t.txt',), pruning=settings,
         source=source, held_out=0))

@@ -23,13 +23,15 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import processes  # noqa: E402
 
 from owled_ros.bags.motion import twist_of  # noqa: E402
+from owled_ros.driver.pinhole import camera_info_beside  # noqa: E402
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo  # noqa: E402
 from owled_ros.ros.messages import odometry_type  # noqa: E402
 
@@ -119,6 +121,7 @@ class Rig:
         self.actions, self.explanations, self.infos = [], [], []
         self.diagnostics, self.pictures = [], []
         self._frames = 0
+        self._apart = parameters.get('odom_type') == 'speed_steering'
         self._odom_type = odometry_type(parameters.get('odom_type', 'odometry'))
         self._clients = {}
         self._context = Context()
@@ -148,7 +151,11 @@ class Rig:
         self._image = node.create_publisher(Image, image_topic, 10)
         self._compressed = node.create_publisher(
             CompressedImage, f'{image_topic}/compressed', 10)
-        self._odom = node.create_publisher(self._odom_type, 'odom', 10)
+        self._odom = node.create_publisher(
+            *(Float64, 'speed') if self._apart else (self._odom_type, 'odom'), 10)
+        self._steering = node.create_publisher(Float64, 'steering', 10)
+        self._camera_info = node.create_publisher(
+            CameraInfo, camera_info_beside(image_topic), 10)
         self._command = node.create_publisher(DrivingCommand, 'command', 10)
         self._clock = node.create_publisher(Clock, '/clock', 10)
         for kind, topic, heard, profile in (
@@ -210,6 +217,9 @@ class Rig:
         return self.node.get_clock().now().nanoseconds
 
     def odometry(self, speed=5.0, yaw_rate=0.0, age=0.0, stamp=None, frame='base_link'):
+        if self._apart:
+            self.steering()
+            return self.speed(speed)
         message = self._odom.msg_type()
         if isinstance(message, Odometry):
             message.child_frame_id = frame
@@ -219,6 +229,20 @@ class Rig:
         _, twist = twist_of(message)
         twist.linear.x, twist.angular.z = speed, yaw_rate
         self._odom.publish(message)
+
+    def speed(self, speed):
+        self._odom.publish(Float64(data=speed))
+
+    def steering(self, angle=0.0):
+        self._steering.publish(Float64(data=angle))
+
+    def camera_info(self, focal=40.0, width=32, height=24, **changed):
+        """Publish what an ideal camera would; `changed`: other fields."""
+        matrix = [focal, 0.0, (width - 1) / 2, 0.0, focal, (height - 1) / 2, 0.0, 0.0, 1.0]
+        message = CameraInfo(**{'width': width, 'height': height, 'distortion_model': 'plumb_bob',
+                                'd': [0.0] * 5, 'k': matrix} | changed)
+        message.header.stamp = self._stamp(0.0, None)
+        self._camera_info.publish(message)
 
     def image(self, pixels=None, age=0.0, stamp=None, encoding='rgb8', data=None):
         """Publish a raw image; return its stamp [ns]."""

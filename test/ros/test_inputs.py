@@ -5,7 +5,8 @@ import math
 from nav_msgs.msg import Odometry
 import numpy as np
 import pytest
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float64
 
 from owled_ros.driver.action import ActionLimiter, Command, Route, Status
 from owled_ros.msg import DrivingCommand
@@ -57,6 +58,17 @@ class Bench:
         message.header.stamp = time_message(self.time)
         message.twist.twist.linear.x = speed
         self.inputs.odometry(message)
+
+    def speed(self, speed=5.0):
+        self.inputs.speed(Float64(data=speed))
+
+    def steering(self, angle=0.0):
+        self.inputs.steering(Float64(data=angle))
+
+    def camera_info(self, **changed):
+        self.inputs.camera_info(CameraInfo(**{
+            'height': 6, 'width': 8, 'distortion_model': 'plumb_bob', 'd': [0.0] * 5,
+            'k': [8.0, 0.0, 3.5, 0.0, 8.0, 2.5, 0.0, 0.0, 1.0]} | changed))
 
     def command(self, age=0.0, **fields):
         message = DrivingCommand(**fields)
@@ -279,3 +291,189 @@ def test_a_decoder_that_fails_in_its_own_way(error, raised):
     if raised is Refused:
         assert caught.value.status == Status.INVALID_INPUT
         assert caught.value.reason == 'the frame cannot be read: cannot reshape'
+
+
+# Speed and steering -----------------------------------------------------------------------------
+
+def outcome(bench):
+    """Return the EgoState for a new frame, or the Refused."""
+    bench.time += 1
+    bench.image(seed=bench.time)
+    try:
+        return bench.given()[1]
+    except Refused as refusal:
+        return refusal
+
+
+def test_speed_and_steering_make_the_motion():
+    bench = Bench()
+    for tick in range(20):
+        bench.time += SECOND // 20
+        bench.steering(0.2)
+        bench.speed(4.0 + 0.05 * tick)
+    ego = outcome(bench)
+    assert math.isclose(ego.speed, 4.95) and math.isclose(ego.acceleration, 1.0)
+    assert math.isclose(ego.yaw_rate, 4.95 * math.tan(0.2) / 2.7)   # 2.7 m of wheelbase
+
+
+def test_the_wheelbase_is_that_of_the_vehicle():
+    bench = Bench()
+    bench.change(wheelbase=5.4)
+    bench.steering(-0.3)
+    bench.speed(2.0)
+    assert math.isclose(outcome(bench).yaw_rate, -2.0 * math.tan(0.3) / 5.4)
+
+
+def test_steering_that_is_missing_or_old():
+    bench = Bench()
+    bench.speed()
+    refusal = outcome(bench)
+    assert (refusal.status, refusal.reason) == (Status.NO_INPUT, 'no steering has arrived yet')
+    bench.steering()
+    bench.time += SECOND // 10
+    bench.speed()
+    assert outcome(bench).speed == 5.0
+    for _ in range(3):      # speeds go on, the steering does not
+        bench.time += SECOND // 10
+        bench.speed()
+    refusal = outcome(bench)
+    assert refusal.status == Status.STALE_INPUT
+    assert refusal.reason == ('the steering is 0.400 s older than the speed; max_ego_age is 0.2 s')
+    assert bench.counted()['odometry refused'] == 4
+    bench.steering()
+    bench.speed()
+    assert outcome(bench).speed == 5.0
+
+
+def test_a_speed_that_went_silent():
+    bench = Bench()
+    bench.steering()
+    bench.speed()
+    for _ in range(3):
+        bench.time += SECOND // 10
+        bench.steering()
+    refusal = outcome(bench)
+    assert refusal.status == Status.STALE_INPUT and 'the nearest odometry' in refusal.reason
+
+
+@pytest.mark.parametrize('speed, angle, words', [
+    (math.nan, 0.0, 'cannot be true: speed nan'),
+    (math.inf, 0.0, 'cannot be true: speed inf'),
+    (120.0, 0.0, 'cannot be true: speed 120'),
+    (0.0, math.nan, 'the steering cannot be true: nan rad'),
+    (5.0, math.inf, 'the steering cannot be true: inf rad'),
+    (0.0, -12.0, 'the steering cannot be true: -12 rad'),     # degrees
+    (20.0, 0.5, 'across'),
+    (14.0, 0.0, 'the speed of the odometry jumped by 9.0'),
+    (5.0, 0.9, 'the yaw rate of the odometry jumped by'),
+])
+def test_speed_and_steering_that_cannot_be_true(speed, angle, words):
+    bench = Bench()
+    bench.steering()
+    bench.speed()
+    bench.time += SECOND // 50
+    bench.steering(angle)
+    bench.speed(speed)
+    refusal = outcome(bench)
+    assert refusal.status == Status.INVALID_INPUT and words in refusal.reason
+    bench.time += SECOND // 50
+    bench.steering()
+    bench.speed()
+    assert outcome(bench).speed == 5.0
+
+
+def test_steering_of_another_time_is_forgotten():
+    for jump in (lambda bench: setattr(bench, 'time', bench.time - 50 * SECOND),
+                 lambda bench: bench.inputs.clear()):
+        bench = Bench()
+        bench.steering()
+        jump(bench)
+        bench.speed()
+        assert outcome(bench).status == Status.NO_INPUT
+    bench = Bench()
+    bench.outlet.close('closed')
+    bench.steering()
+    bench.outlet.open()
+    bench.speed()
+    assert outcome(bench).reason == 'no steering has arrived yet'
+
+
+# Camera info ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('asked', [{'undistort': True}, {'field_of_view': 0.6}])
+def test_no_frame_before_the_camera_is_known(asked):
+    bench = Bench()
+    bench.change(**asked)
+    bench.odometry()
+    refusal = outcome(bench)
+    assert (refusal.status, refusal.reason) == (
+        Status.NO_INPUT, 'no camera info has arrived yet')
+    bench.camera_info()
+    assert outcome(bench).speed == 5.0
+
+
+def test_frames_are_seen_as_the_camera_info_of_now_has_it():
+    bench = Bench()
+    bench.odometry()
+    bench.camera_info()     # nobody has asked for it
+    pixels = bench.image(seed=1)
+    np.testing.assert_array_equal(bench.given()[0], pixels)
+    bench.change(undistort=True, field_of_view=2 * math.atan(4 / 8))
+    bench.time += 1
+    pixels = bench.image(seed=2)
+    np.testing.assert_array_equal(bench.given()[0], pixels)    # an ideal camera, all of it
+    bench.change(field_of_view=2 * math.atan(4 / 16))
+    bench.time += 1
+    pixels = bench.image(seed=3)
+    middle = bench.given()[0]
+    assert middle.shape == pixels.shape and not np.array_equal(middle, pixels)
+    # Half of the width is shown: what is at its edges is a quarter of the picture from them.
+    np.testing.assert_allclose(middle[0, 0], np.tensordot(
+        np.outer([0.75, 0.25], [0.25, 0.75]), pixels[1:3, 1:3].astype(float), 2), atol=1.5)
+    bench.camera_info(k=[16.0, 0.0, 3.5, 0.0, 16.0, 2.5, 0.0, 0.0, 1.0])   # it zoomed
+    bench.time += 1
+    pixels = bench.image(seed=4)
+    np.testing.assert_array_equal(bench.given()[0], pixels)
+
+
+@pytest.mark.parametrize('changed, words', [
+    ({'k': [0.0] * 9}, 'focal lengths 0 and 0'),
+    ({'d': [math.nan] * 5}, 'D must be'),
+    ({'distortion_model': 'of my own'}, "'of my own'"),
+    ({'width': 16, 'height': 12}, 'has 8x6 pixels, and 16x12 by its camera info'),
+    ({'k': [80.0, 0.0, 3.5, 0.0, 80.0, 2.5, 0.0, 0.0, 1.0]}, 'sees only 0.100 rad'),
+])
+def test_camera_info_that_makes_no_sense_until_it_does(changed, words):
+    bench = Bench()
+    bench.change(undistort=True, field_of_view=0.6)
+    bench.odometry()
+    for info, status in (({}, None), (changed, Status.INVALID_INPUT), ({}, None)):
+        bench.camera_info(**info)
+        found = outcome(bench)
+        if status is None:
+            assert found.speed == 5.0
+        else:
+            assert found.status == status and words in found.reason
+
+
+def test_what_is_cropped_to_one_colour_shows_nothing():
+    bench = Bench()
+    bench.change(field_of_view=0.3)
+    bench.odometry()
+    bench.camera_info()
+    pixels = np.full((6, 8, 3), 90, np.uint8)
+    pixels[0, 0] = 0    # outside of what the model is shown
+    message = Image(height=6, width=8, step=24, encoding='rgb8', data=pixels.tobytes())
+    message.header.stamp = time_message(bench.time)
+    bench.inputs.image(message)
+    with pytest.raises(Refused, match='every pixel'):
+        bench.given()
+
+
+def test_a_camera_of_another_time_is_forgotten():
+    bench = Bench()
+    bench.change(undistort=True)
+    bench.camera_info()
+    bench.inputs.clear()
+    bench.odometry()
+    assert outcome(bench).status == Status.NO_INPUT

@@ -9,7 +9,6 @@ from owled_ros.errors import UserError
 from owled_ros.ros.parameters import BY_NAME, check_change, CONFIGURE, PARAMETERS, Settings
 
 CONFIG = Path(__file__).parents[2] / 'config' / 'driving.yaml'
-DOCUMENT = Path(__file__).parents[2] / 'docs' / 'driving_node.md'
 
 
 def defaults(**changed):
@@ -29,19 +28,6 @@ def test_the_configuration_file_lists_every_default():
     assert listed == defaults()
     for name, value in listed.items():
         assert type(value) is type(BY_NAME[name].default), name
-
-
-def test_the_documentation_lists_every_parameter():
-    rows = [[cell.strip() for cell in line.split('|')[1:-1]]
-            for line in DOCUMENT.read_text().splitlines() if line.startswith('| `')]
-    listed = {row[0].strip('`'): row for row in rows if row[0].strip('`') in BY_NAME}
-    assert list(listed) == list(BY_NAME)
-    for name, (_, default, span, changes) in listed.items():
-        parameter = BY_NAME[name]
-        assert yaml.safe_load(default.strip('`') or "''") == parameter.default, name
-        assert changes == parameter.changes, name
-        if parameter.low is not None:
-            assert span == f'{parameter.low:g} to {parameter.high:g}', name
 
 
 def test_every_parameter_is_described():

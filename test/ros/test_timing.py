@@ -359,6 +359,8 @@ def test_a_hanging_worker_is_noticed_and_left_behind():
     time.sleep(0.1)
     assert 'hang_limit is 0.05' in worker.hangs(0.05, 60.0) and worker.busy() >= 0.1
     steps.loading = True
+    assert worker.hangs(0.05, 0.06) == ''  # it hung before, and has just begun to load
+    time.sleep(0.1)
     assert worker.hangs(0.05, 60.0) == '' and 'load_limit' in worker.hangs(0.05, 0.06)
     assert not worker.stop(0.05)
     hang.set()

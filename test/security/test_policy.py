@@ -15,12 +15,13 @@ from rclpy.executors import SingleThreadedExecutor
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2_policy.xml'
 PATIENCE = 90.0  # s
 SETTLED = 2.0    # s without anything new in the graph
-# Each node in both of its ways: raw and compressed images.
+# Each node in both of its ways: raw and compressed images, odometry or speed and steering.
 WAYS = {
-    'driving_node': (('image_transport:=raw', 'outputs:=twist'), ('image_transport:=compressed',
-                                                 'use_sim_time:=true')),
-    'calibration_node': (('command_topic:=/command',), ('image_transport:=compressed',
-                                                        'use_sim_time:=true')),
+    'driving_node': (('image_transport:=raw', 'outputs:=twist', 'undistort:=true'),
+                     ('image_transport:=compressed', 'odom_type:=speed_steering',
+                      'use_sim_time:=true')),
+    'calibration_node': (('command_topic:=/command', 'field_of_view:=0.9'),
+                         ('image_transport:=compressed', 'use_sim_time:=true')),
 }
 # Where the packages of bond, ackermann_msgs and autoware_control_msgs are; from Jazzy on.
 OPTIONAL = {('publish', '/bond'), ('publish', '/owled/ackermann'),
