@@ -132,11 +132,12 @@ class Listener:
         from owled_ros.ros import qos
 
         self.actions, self.explanations = [], []
+        self.drives = False
         self.loaded = threading.Event()
         rclpy.init()
         self.node = rclpy.create_node('demo_listener')
         self.node.create_subscription(
-            DrivingAction, 'owled/action', self.actions.append, 100)
+            DrivingAction, 'owled/action', self.hear, 100)
         self.node.create_subscription(
             Explanation, 'owled/explanation', self.explanations.append, qos.EXPLANATION)
         self.node.create_subscription(
@@ -144,6 +145,13 @@ class Listener:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         threading.Thread(target=self.executor.spin, daemon=True).start()
+
+    def hear(self, action):
+        self.actions.append(action)
+        if action.status == Status.OK and not self.drives:
+            self.drives = True
+            say(f'the first action: {Maneuver(action.maneuver).name}, '
+                f'{action.acceleration:+.1f} m/s^2, {action.curvature:+.3f} 1/m')
 
     def close(self):
         import rclpy
