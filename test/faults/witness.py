@@ -45,6 +45,7 @@ class Ledger:
         self._numbers = {}  # of the good frames with a stamp: several, when the clock stands
         self._measurements = deque(maxlen=400)
         self._turns = deque(maxlen=400)  # (ns, epoch) of commands to turn
+        self.withdrawn = math.inf  # ns, when the last command was replaced by none
         self.slow_until = 0  # ns, when the last commanded speed limit is surely forgotten
 
     def frame(self, shot):
@@ -286,7 +287,8 @@ class Witness:
             settings.max_command_age + settings.deadline)
         if message.maneuver >= Maneuver.CHANGE_LEFT and not asked or message.maneuver == 0:
             yield f'the maneuver {message.maneuver} was not asked for'
-        if heard.shot is not None and message.target_speed > heard.shot.slow + ROUNDING:
+        if heard.shot is not None and message.target_speed > heard.shot.slow + ROUNDING \
+                and nanoseconds(message.published) < self.ledger.withdrawn:
             yield (f'the target {message.target_speed:g} m/s after {heard.shot.slow:g} m/s '
                    'were commanded')
         if self.tightened is not None and heard.shot is not None:

@@ -4,7 +4,7 @@ from array import array
 from dataclasses import replace
 import struct
 
-from kinds.base import Fault, RECOVERY, Silence, SLACK
+from kinds.base import by_watchdog, Fault, RECOVERY, Silence, SLACK
 import numpy as np
 
 from owled_ros.driver.action import Status
@@ -189,9 +189,19 @@ class WrongSize(BadFrames):
 
 
 class HugeFrames(BadFrames):
-    """More pixels than max_image_pixels, all of them there."""
+    """More pixels than max_image_pixels, all of them there.
+
+    On a busy machine DDS may lose messages of that size, and then nothing arrives.
+    """
 
     setups = ('raw',)
+    expected = frozenset({Status.INVALID_INPUT, Status.STALE_INPUT})
+
+    def draw(self):
+        self.every = 1
+
+    def limit(self, stream):
+        return by_watchdog(self.settings)
 
     def spoilt(self, shot, stream):
         return [replace(shot, pixels=np.tile(shot.pixels, (4, 4, 1)))]

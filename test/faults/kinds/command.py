@@ -15,6 +15,7 @@ def withdraw(bench, stream):
     """End the fault, and tell the node to follow the road as fast as it likes, in one step."""
     def follow():
         stream.fault = NoFault()
+        stream.ledger.withdrawn = stream.now()
         bench.publish_command(int(Route.FOLLOW), stream.now(), math.nan)
     stream.do(follow)
 
@@ -32,8 +33,10 @@ class SpeedIsCommanded(Fault):
 
     def frame(self, shot, stream):
         self.touched(stream.last_frame)
-        self.until = self.until or stream.now() + int(
-            1e9 * (self.settings.max_command_age - self.settings.deadline))
+        if self.until is None:
+            stream.ledger.withdrawn = math.inf
+            self.until = stream.now() + int(
+                1e9 * (self.settings.max_command_age - self.settings.deadline))
         stream.ledger.slow_until = stream.now() + int(self.settings.max_command_age * 2e9)
         stream.bench.publish_command(int(Route.FOLLOW), stream.now(), self.speed)
         heard = self.reported and shot.stamp <= self.until
