@@ -22,6 +22,7 @@ PERIOD = 0.05           # s between two commands
 FASTEST = 8.0           # m/s; the limits are the planner's own, whatever owled/info says
 SPEEDING_UP = 1.5       # m/s^2
 BRAKING = 3.0           # m/s^2, with an action and without
+BRAKING_HARD = 6.0      # m/s^2, where an action is an emergency stop
 SHARPEST = 0.15         # 1/m
 MAX_ODOMETRY_AGE = 0.3  # s
 
@@ -68,9 +69,17 @@ class Follower:
         action = self.usable(now)
         if action is None:
             return max(speed - BRAKING * PERIOD, 0.0), curvature
+        # The target is for the end of the horizon: on the way to it the acceleration is followed.
         wanted = min(max(action.target_speed, 0.0), FASTEST)
-        step = min(max(wanted - speed, -BRAKING * PERIOD), SPEEDING_UP * PERIOD)
+        step = min(max(wanted - speed, -_braking(action) * PERIOD),
+                   min(max(action.acceleration, 0.0), SPEEDING_UP) * PERIOD)
         return speed + step, min(max(action.curvature, -SHARPEST), SHARPEST)
+
+
+def _braking(action):
+    """How hard [m/s^2] an action may brake; one that speeds up does where it is too fast for us."""
+    hardest = BRAKING_HARD if action.maneuver == DrivingAction.EMERGENCY_STOP else BRAKING
+    return min(-action.acceleration, hardest) if action.acceleration < 0 else BRAKING
 
 
 class Planner(Node):
@@ -96,7 +105,7 @@ class Planner(Node):
         if self.odometry is None or now.nanoseconds / 1e9 - seconds(
                 self.odometry.header.stamp) > MAX_ODOMETRY_AGE:
             self.say('there is no odometry')
-            speed, self.curvature = 0.0, 0.0    # whoever carries this out brakes as it can
+            speed = 0.0     # whoever carries this out brakes as it can; the curve is held
         else:
             speed, self.curvature = self.follower.command(
                 now.nanoseconds / 1e9, self.odometry.twist.twist.linear.x, self.curvature)

@@ -15,8 +15,9 @@ SPEED = 5.0         # m/s, whatever is commanded
 
 
 def action(sequence, *, stamp=100.0, status=DrivingAction.OK, speed=7.0, curvature=0.05,
-           valid_for=1):
+           valid_for=1, acceleration=1.2, maneuver=DrivingAction.KEEP_LANE):
     message = DrivingAction(status=status, sequence=sequence, target_speed=speed,
+                            acceleration=acceleration, maneuver=maneuver,
                             curvature=curvature, reason='' if status == DrivingAction.OK else 'no')
     message.header.stamp.sec, message.header.stamp.nanosec = int(stamp), int(stamp % 1 * 1e9)
     message.valid_for.sec = valid_for

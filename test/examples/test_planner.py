@@ -25,11 +25,24 @@ def planner():
 def test_an_ok_action_is_followed_within_the_planners_own_limits(planner):
     follower = planner.Follower()
     follower.take(action(1))
-    assert follower.command(100.3, 5.0, 0.0) == pytest.approx((5.075, 0.05))
-    follower.take(action(2, speed=2.0, curvature=-4.0))
+    assert follower.command(100.3, 5.0, 0.0) == pytest.approx((5.06, 0.05))
+    follower.take(action(2, speed=2.0, acceleration=-9.0, curvature=-4.0))
     assert follower.command(100.3, 5.0, 0.0) == pytest.approx((4.85, -0.15))
-    follower.take(action(3, speed=60.0))
+    follower.take(action(3, speed=60.0, acceleration=9.0))
+    assert follower.command(100.3, 5.0, 0.0)[0] == pytest.approx(5.075)
     assert follower.command(100.3, 7.99, 0.0)[0] == pytest.approx(8.0)
+    assert follower.command(100.3, 9.0, 0.0)[0] == pytest.approx(8.85)
+
+
+def test_it_speeds_up_and_brakes_as_it_is_asked(planner):
+    follower = planner.Follower()
+    for number, (acceleration, maneuver, speed) in enumerate((
+            (0.3, DrivingAction.KEEP_LANE, 5.015), (0.0, DrivingAction.KEEP_LANE, 5.0),
+            (-0.5, DrivingAction.SLOW_DOWN, 4.975),
+            (-8.0, DrivingAction.EMERGENCY_STOP, 4.7))):
+        follower.take(action(number, acceleration=acceleration, maneuver=maneuver,
+                             speed=max(5.0 + 2 * acceleration, 0.0)))
+        assert follower.command(100.3, 5.0, 0.0)[0] == pytest.approx(speed)
 
 
 @pytest.mark.parametrize('spoil, why', [

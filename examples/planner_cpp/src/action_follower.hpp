@@ -32,8 +32,10 @@ struct Action
   std::string reason;  // why it is not
   Duration stamp;      // when its frame was taken: its age counts from here, not from its arrival
   Duration valid_for;  // from the stamp
-  double target_speed;  // m/s
+  double acceleration;  // m/s^2
+  double target_speed;  // m/s, at the end of the horizon
   double curvature;     // 1/m
+  bool emergency;       // the maneuver is an emergency stop
 };
 
 struct MeasuredSpeed
@@ -55,6 +57,7 @@ struct Limits
   double speed = 8.0;         // m/s
   double acceleration = 1.5;  // m/s^2
   double deceleration = 3.0;  // m/s^2, with an action and without
+  double emergency_deceleration = 6.0;  // m/s^2, where an action is an emergency stop
   double curvature = 0.15;    // 1/m
   Duration odometry_age = std::chrono::milliseconds(300);
 };
@@ -68,7 +71,7 @@ public:
   }
 
   // Hears an action: keeps it, or whatever else was kept is over.
-  void take(const Action & action, Steady arrival)
+  void take(const Action & action)
   {
     const bool in_order = !sequence_ || action.sequence == *sequence_ + 1;
     sequence_ = action.sequence;
@@ -76,10 +79,14 @@ public:
       drop(action.reason.empty() ? "the status is not OK, without a reason" : action.reason);
     } else if (!in_order) {
       drop("actions were lost on the way");
-    } else if (!std::isfinite(action.target_speed) || !std::isfinite(action.curvature)) {
+    } else if (
+      !std::isfinite(action.acceleration) || !std::isfinite(action.target_speed) ||
+      !std::isfinite(action.curvature))
+    {
       drop("the action is not finite");
     } else {
-      action_ = Kept<Action>{action, arrival};
+      action_ = action;
+      stamped_.reset();
     }
   }
 
@@ -92,7 +99,7 @@ public:
   void take(const MeasuredSpeed & measured, Steady arrival)
   {
     if (std::isfinite(measured.speed)) {
-      measured_ = Kept<MeasuredSpeed>{measured, arrival};
+      measured_ = Kept{measured, arrival};
     }
   }
 
@@ -102,7 +109,7 @@ public:
   {
     if (!speed_is_known(now)) {
       braking_ = "there is no odometry";
-      return last_ = {0.0, 0.0};  // whoever carries this out brakes as it can
+      return last_ = {0.0, last_.curvature};  // whoever carries this out brakes as it can
     }
     const double speed = measured_->heard.speed;
     drop_if_over(now);
@@ -112,10 +119,11 @@ public:
       return last_ = {std::max(speed - limits_.deceleration * period, 0.0), last_.curvature};
     }
     braking_.clear();
-    const Action & action = action_->heard;
+    const Action & action = *action_;
+    // The target is for the end of the horizon: on the way to it the acceleration is followed.
     const double wanted = std::clamp(action.target_speed, 0.0, limits_.speed);
-    const double step = std::clamp(
-      wanted - speed, -limits_.deceleration * period, limits_.acceleration * period);
+    const double faster = std::clamp(action.acceleration, 0.0, limits_.acceleration);
+    const double step = std::clamp(wanted - speed, -braking(action) * period, faster * period);
     return last_ = {
       speed + step, std::clamp(action.curvature, -limits_.curvature, limits_.curvature)};
   }
@@ -127,10 +135,18 @@ public:
   }
 
 private:
-  template<typename Heard>
+  // How hard an action may brake; one that speeds up does where it is too fast for us.
+  double braking(const Action & action) const
+  {
+    const double hardest =
+      action.emergency ? limits_.emergency_deceleration : limits_.deceleration;
+    return action.acceleration < 0 ? std::min(-action.acceleration, hardest) :
+           limits_.deceleration;
+  }
+
   struct Kept
   {
-    Heard heard;
+    MeasuredSpeed heard;
     Steady arrival;
   };
 
@@ -146,12 +162,15 @@ private:
     if (!action_) {
       return;
     }
-    const Duration age = now.clock - action_->heard.stamp;
+    const Duration age = now.clock - action_->stamp;
+    if (!stamped_) {
+      stamped_ = now.steady - age;  // from here on a clock that is set back makes it no younger
+    }
     if (age < Duration::zero()) {
       drop("the last action is from the future");
-    } else if (age > action_->heard.valid_for) {
+    } else if (age > action_->valid_for) {
       drop("the last action is over");
-    } else if (now.steady - action_->arrival > action_->heard.valid_for) {
+    } else if (now.steady - *stamped_ > action_->valid_for) {
       drop("the clock stands still, and no action has come");
     }
   }
@@ -165,8 +184,9 @@ private:
 
   Limits limits_;
   std::optional<std::uint64_t> sequence_;
-  std::optional<Kept<Action>> action_;
-  std::optional<Kept<MeasuredSpeed>> measured_;
+  std::optional<Action> action_;
+  std::optional<Steady> stamped_;  // when its frame was taken
+  std::optional<Kept> measured_;
   std::string missing_ = "no action has come";  // why there is none
   std::string braking_ = missing_;
   Command last_{0.0, 0.0};

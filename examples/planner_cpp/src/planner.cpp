@@ -67,9 +67,9 @@ private:
     follower_.take(
       Action{
         message->sequence, message->status == DrivingAction::OK, message->reason,
-        duration(message->header.stamp), duration(message->valid_for), message->target_speed,
-        message->curvature},
-      std::chrono::steady_clock::now());
+        duration(message->header.stamp), duration(message->valid_for), message->acceleration,
+        message->target_speed, message->curvature,
+        message->maneuver == DrivingAction::EMERGENCY_STOP});
   }
 
   void hear_odometry(Odometry::ConstSharedPtr message)

@@ -27,12 +27,12 @@ Moment at(Duration passed)
 
 Action ok(std::uint64_t sequence, Duration stamp = 0s)
 {
-  return {sequence, true, "", START + stamp, 1s, 7.0, 0.05};
+  return {sequence, true, "", START + stamp, 1s, 1.2, 7.0, 0.05, false};
 }
 
 Action refused(std::uint64_t sequence, const std::string & reason)
 {
-  return {sequence, false, reason, START, 0s, NOT_A_NUMBER, NOT_A_NUMBER};
+  return {sequence, false, reason, START, 0s, NOT_A_NUMBER, NOT_A_NUMBER, NOT_A_NUMBER, false};
 }
 
 // At 5 m/s, with odometry that is as new as can be.
@@ -58,14 +58,14 @@ void expect_command(Command got, Command wanted, const std::string & what)
 }
 
 // Speeds and curves of what it does with an action of its own and without one, at 5 m/s.
-constexpr Command FOLLOWED{5.0 + 1.5 * PERIOD, 0.05};
+constexpr Command FOLLOWED{5.0 + 1.2 * PERIOD, 0.05};
 constexpr Command BRAKED{5.0 - 3.0 * PERIOD, 0.05};
 
 // A follower that follows action 1 at the start.
 ActionFollower following()
 {
   ActionFollower follower;
-  follower.take(ok(1), at(0s).steady);
+  follower.take(ok(1));
   expect_command(command(follower, at(0s)), FOLLOWED, "an OK action is followed");
   expect(follower.braking().empty(), "it says that it brakes while it follows");
   return follower;
@@ -91,29 +91,47 @@ void test_its_own_limits()
 {
   ActionFollower follower;
   Action action = ok(1);
+  action.acceleration = 9.0;
   action.target_speed = 60.0;
   action.curvature = -4.0;
-  follower.take(action, at(0s).steady);
+  follower.take(action);
   expect_command(command(follower, at(0s), 7.99), {8.0, -0.15}, "speed and curvature are limited");
   action.sequence = 2;
+  action.acceleration = -9.0;
   action.target_speed = -3.0;
-  follower.take(action, at(0s).steady);
+  follower.take(action);
   expect_command(
     command(follower, at(0s), 0.1), {0.0, -0.15}, "a speed below zero means to stop");
   expect_command(
     command(follower, at(0s), 5.0), {BRAKED.speed, -0.15}, "it brakes no harder than it may");
+  action.sequence = 3;
+  action.emergency = true;
+  follower.take(action);
+  expect_command(
+    command(follower, at(0s), 5.0), {5.0 - 6.0 * PERIOD, -0.15}, "an emergency stop brakes harder");
+  action.sequence = 4;
+  action.acceleration = -0.5;
+  follower.take(action);
+  expect_command(
+    command(follower, at(0s), 5.0), {5.0 - 0.5 * PERIOD, -0.15}, "and no harder than it is asked");
+  action.sequence = 5;
+  action.acceleration = 0.5;
+  action.target_speed = 9.0;
+  follower.take(action);
+  expect_command(
+    command(follower, at(0s), 9.0), {BRAKED.speed + 4.0, -0.15}, "it comes down to its own limit");
 }
 
 void test_another_status()
 {
   auto follower = following();
-  follower.take(refused(2, "the frame is too old"), at(100ms).steady);
+  follower.take(refused(2, "the frame is too old"));
   expect_braking(follower, at(100ms), "the frame is too old", "any other status ends the action");
-  follower.take(ok(3, 100ms), at(200ms).steady);
+  follower.take(ok(3, 100ms));
   expect_command(command(follower, at(200ms)), FOLLOWED, "the next OK action is followed");
   Action blank{};
   blank.sequence = 4;
-  follower.take(blank, at(200ms).steady);
+  follower.take(blank);
   expect_braking(
     follower, at(200ms), "the status is not OK, without a reason", "a blank message is no order");
 }
@@ -121,7 +139,7 @@ void test_another_status()
 void test_age_counts_from_the_stamp()
 {
   ActionFollower follower;
-  follower.take(ok(1, -900ms), at(0s).steady);  // its frame is 0.9 s old when it arrives
+  follower.take(ok(1, -900ms));  // its frame is 0.9 s old when it arrives
   expect_command(command(follower, at(100ms)), FOLLOWED, "it may be used for 1 s");
   expect_braking(
     follower, at(100ms + 1ns), "the last action is over", "it is over 1 s after its frame");
@@ -141,21 +159,27 @@ void test_a_clock_that_cannot_be_believed()
   expect_braking(
     stopped, {START, at(1s + 1ns).steady}, "the clock stands still, and no action has come",
     "silence is noticed also while the clock stands still");
+  ActionFollower set_back;
+  set_back.take(ok(1));
+  expect_command(command(set_back, at(500ms)), FOLLOWED, "half of its time is over");
+  expect_braking(
+    set_back, {START + 700ms, at(1s + 1ms).steady},
+    "the clock stands still, and no action has come", "a clock set back makes it no younger");
 }
 
 void test_order()
 {
   auto follower = following();
-  follower.take(ok(3), at(0s).steady);
+  follower.take(ok(3));
   expect_braking(follower, at(0s), "actions were lost on the way", "a gap ends the action");
-  follower.take(ok(4), at(0s).steady);
+  follower.take(ok(4));
   expect_command(command(follower, at(0s)), FOLLOWED, "it goes on with the next in order");
-  follower.take(ok(4), at(0s).steady);
+  follower.take(ok(4));
   expect_braking(follower, at(0s), "actions were lost on the way", "the same again is no order");
-  follower.take(ok(0), at(0s).steady);
+  follower.take(ok(0));
   expect_braking(
     follower, at(0s), "actions were lost on the way", "a node that was restarted waits for one");
-  follower.take(ok(1), at(0s).steady);
+  follower.take(ok(1));
   expect_command(command(follower, at(0s)), FOLLOWED, "then it is followed");
 }
 
@@ -165,7 +189,7 @@ void test_numbers_that_are_none()
     auto follower = following();
     Action action = ok(2);
     (speed ? action.target_speed : action.curvature) = NOT_A_NUMBER;
-    follower.take(action, at(0s).steady);
+    follower.take(action);
     expect_braking(follower, at(0s), "the action is not finite", "NaN is not followed");
   }
 }
@@ -181,19 +205,20 @@ void test_a_publisher_that_is_gone()
 void test_odometry()
 {
   const Command blind{0.0, 0.0};
+  const Command held{0.0, 0.05};
   ActionFollower follower;
-  follower.take(ok(1), at(0s).steady);
+  follower.take(ok(1));
   expect_command(follower.command(at(0s), PERIOD), blind, "without odometry it is told to stop");
   expect(follower.braking() == "there is no odometry", follower.braking());
   follower.take(MeasuredSpeed{START, NOT_A_NUMBER}, at(0s).steady);
   expect_command(follower.command(at(0s), PERIOD), blind, "NaN is no odometry");
   follower.take(MeasuredSpeed{START, 5.0}, at(0s).steady);
   expect_command(follower.command(at(300ms), PERIOD), FOLLOWED, "odometry may be 0.3 s old");
-  expect_command(follower.command(at(301ms), PERIOD), blind, "and no older");
+  expect_command(follower.command(at(301ms), PERIOD), held, "and no older, and the curve is held");
   expect_command(
-    follower.command({START, at(301ms).steady}, PERIOD), blind, "nor while the clock stands still");
+    follower.command({START, at(301ms).steady}, PERIOD), held, "nor while the clock stands still");
   expect_command(
-    follower.command({START - 301ms, at(0s).steady}, PERIOD), blind, "nor far in the future");
+    follower.command({START - 301ms, at(0s).steady}, PERIOD), held, "nor far in the future");
 }
 
 int main()
