@@ -112,9 +112,14 @@ class CommandMakesNoSense(ModelTurns):
             (Route.LEFT, math.nan, 'past')))
         self.ahead = self.settings.max_clock_skew + self.random.uniform(0.2, 0.5)
         self.behind = self.settings.max_command_age + self.random.uniform(0.0, 900.0)
+        self.told = False
+        if self.stamp == 'future':  # until it would look fresh, had it been kept
+            self.duration = self.ahead + 0.1
 
     def command(self, stream):
-        now = stream.now()
+        if self.told and self.stamp == 'future':
+            return
+        self.told, now = True, stream.now()
         stamp = {'now': now, 'zero': 0, 'future': now + int(self.ahead * 1e9),
                  'past': now - int(self.behind * 1e9)}[self.stamp]
         stream.bench.publish_command(int(self.route), stamp, self.speed)
@@ -136,3 +141,9 @@ class SpeedCommandMakesNoSense(Fault):
         stamp = 0 if self.ahead == -math.inf else stream.now() + int(self.ahead * 1e9)
         stream.bench.publish_command(int(self.route), stamp, self.speed)
         return [shot]
+
+    def end(self, bench, stream, witness):
+        if witness.wait(lambda heard: heard.status is Status.INVALID_OUTPUT, 0.0,
+                        self.injected_at):
+            self.problems.append('it was taken')
+        super().end(bench, stream, witness)
