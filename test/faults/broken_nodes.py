@@ -65,7 +65,7 @@ GUARDS = (
          'model_is_late', 'model_hangs'),
     _ros('results of another time', 'outlet',
          'return self._active and ticket == (self._activation, self._clock.jumps)',
-         'return self._active', 'clock_jumps_back', 'clock_flaps', 'deactivated'),
+         'return self._active', 'clock_jumps_under_the_model'),
     _ros('jerk after a refusal', 'outlet',
          'self._limiter.restart()\n            self._watchdog.refused', 'self._watchdog.refused',
          'model_out_of_limits', 'blank_frames', 'truncated_frames'),

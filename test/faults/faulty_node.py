@@ -14,7 +14,9 @@ from owled_ros.driver.action import Action, Maneuver
 HANG = 0.3    # s; past the deadline of the campaign, short of its hang_limit
 LATE = 0.22   # s; likewise
 FOR_GOOD = 2.0  # s; far past its hang_limit
-PAUSES = {Order.HANG: HANG, Order.BE_LATE: LATE, Order.HANG_FOR_GOOD: FOR_GOOD}
+WORK = 0.08   # s; within the deadline
+PAUSES = {Order.HANG: HANG, Order.BE_LATE: LATE, Order.HANG_FOR_GOOD: FOR_GOOD,
+          Order.TAKE_TIME: WORK}
 ACCELERATION = 0.5  # m/s^2, always
 
 

@@ -37,6 +37,7 @@ class Order(IntEnum):
     MEMORY_RUNS_SHORT = 16   # once; asked again it drives
     HANG_FOR_GOOD = 17
     CRASH = 18               # a segmentation fault
+    TAKE_TIME = 19           # answers after faulty_node.WORK seconds, in time
 
 
 def paint(random, number, order=Order.DRIVE):

@@ -4,6 +4,7 @@ from dataclasses import replace
 import time
 
 from kinds.base import by_watchdog, Fault
+from marks import Order
 from stream import NoFault
 
 from owled_ros.driver.action import Status
@@ -63,6 +64,33 @@ class ClockJumpsForward(ClockJumpsBack):
 
     def prepare(self):
         self.seconds = self.random.uniform(0.2, 60)
+
+
+class ClockJumpsUnderTheModel(ClockJumpsBack):
+    """The clock goes back while the model is at a frame: what it answers is of another time."""
+
+    shortest, longest = 0.2, 0.3
+
+    def prepare(self):
+        super().prepare()
+        self.passed = None  # measurements of the motion since the first frame
+
+    def begin(self, bench, stream, witness):
+        self.touched(time.monotonic())
+        Fault.begin(self, bench, stream, witness)
+
+    def frame(self, shot, stream):
+        self.passed = self.passed or 0
+        return [replace(shot, order=Order.TAKE_TIME, altered=True)]
+
+    def odometry(self, measurement, stream):
+        if self.passed is None:
+            return [measurement]
+        self.passed += 1
+        if self.passed != 3:  # 0.04 to 0.06 s after the frame
+            return [measurement]
+        stream.jump(self.seconds)
+        return [replace(measurement, stamp=stream.now(), epoch=stream.epoch)]
 
 
 class ClockFlaps(Fault):
