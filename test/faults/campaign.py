@@ -41,8 +41,8 @@ STEADY_WITHIN = 60.0    # s to drive again before the next fault
 REPORT_PATIENCE = 3.0   # s past its limit that a report is waited for
 RECOVERY_PATIENCE = 10.0
 SAVE_EVERY = 25         # faults
-# From the first fault to the last, {what: (share, so much more)}: caches, and threads that are
-# made when they are first needed.
+# From the first fault to the last, {what: (share, so much more)}: caches, and threads of DDS, which
+# come and go with who is there.
 MAY_GROW = {'memory_mb': (1.1, 20), 'files': (1, 3), 'threads': (1, 10)}
 SAID = 400              # characters that are said of a fault; the file has it all
 
