@@ -143,7 +143,7 @@ def test_the_last_lines_are_in_a_file(start, program, tmp_path, monkeypatch):
 
 
 HANG = """
-import ctypes, os, sys
+import ctypes, os, sys, time
 from owled_ros.ros.shutdown import end_within
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
 @standard_error_that_never_blocks()
@@ -151,6 +151,7 @@ def main():
     for _ in range(int(sys.argv[1])):
         print('x' * 1000 + 'a line', file=sys.stderr)
         os.system('echo of a child >&2')
+    time.sleep(1)  # before a socket the words are carried by a thread, which needs the GIL too
     end_within(0.5)
     ctypes.PyDLL(None).sleep(60)  # holds the GIL
 main()
