@@ -11,7 +11,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(get_package_share_directory('owled_ros')) / 'config' / 'driving.yaml'
 YES_NO = ['true', 'false']
-TOPICS = ('image', 'camera_info', 'odom', 'speed', 'steering', 'command')
+TOPICS = ('image', 'odom', 'speed', 'steering', 'command')
 # What is left empty stays as it is in the parameter file.
 ARGUMENTS = [
     DeclareLaunchArgument('params_file', default_value=str(CONFIG),
@@ -38,8 +38,8 @@ ARGUMENTS = [
                           description='undo the distortion that the camera info tells of'),
     DeclareLaunchArgument('field_of_view', default_value='',
                           description='rad across that the model is shown; 0: all'),
-    DeclareLaunchArgument('camera_info_topic', default_value='camera_info',
-                          description='left as it is: camera_info beside <image_topic>'),
+    DeclareLaunchArgument('camera_info_topic', default_value='',
+                          description='where that needs it; else camera_info beside <image_topic>'),
     DeclareLaunchArgument('command_topic', default_value='command',
                           description='where the route wants to go; may be silent'),
     DeclareLaunchArgument('image_transport', default_value='', choices=['', 'raw', 'compressed'],
@@ -65,7 +65,8 @@ def driving_node(context):
     overrides = {
         # Typed, or a model that is called 7 would become a number.
         name: ParameterValue(given(name), value_type=str)
-        for name in ('model', 'model_hash', 'device', 'image_transport', 'odom_type')
+        for name in ('model', 'model_hash', 'device', 'image_transport', 'camera_info_topic',
+                     'odom_type')
         if given(name)}
     overrides |= {name: given(name) == 'true' for name in ('autostart', 'undistort')
                   if given(name)}

@@ -7,8 +7,8 @@ from pathlib import Path
 import shlex
 
 from owled_ros.bags.choosing import account_of, choose_samples, split_held_out
-from owled_ros.bags.samples import (
-    check_bag, Drive, is_all_alike, nothing_usable, sample_of, Source)
+from owled_ros.bags.images import UnsupportedEncoding
+from owled_ros.bags.samples import check_bag, Drive, nothing_usable, sample_of, Source
 from owled_ros.corpora import check_sources, Gathered, PROMPT, read_images, read_texts, TOKENS
 from owled_ros.driver.checkpoint import load_processor, locate
 from owled_ros.driver.prompt import DrivingFormat, teacher_forced
@@ -93,9 +93,10 @@ def calibrate_live(request, pairs, progress=print):
     for moment, message in pairs:
         try:
             sample = sample_of(moment, message, request.source)
+        except UnsupportedEncoding as error:  # the next frame is no better
+            raise UserError(f'{request.source.image_topic}: {error}') from None
         except UserError as error:
-            if is_all_alike(error):
-                raise UserError(f'{request.source.image_topic}: {error}') from None
+            progress(f'left out a frame because {error}')
             continue
         moments.append(moment)
         exchanges[moment.bag, moment.stamp] = teacher.exchange(sample)

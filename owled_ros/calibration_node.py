@@ -15,7 +15,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -30,6 +30,7 @@ from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.messages import odometry_type, ODOMETRY_TYPES, time_message
 from owled_ros.ros.parameters import SPEED_STEERING
+from owled_ros.ros.refused import in_one_line
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
 
@@ -182,7 +183,7 @@ class CalibrationNode(ManagedNode):
         self._stopping.clear()
         self._pairs = queue.Queue(WAITING_PAIRS)
         self._live_fault = None
-        self._live = LiveDrive(self._request.source, self._value('spacing'))
+        self._live = LiveDrive(self._request.source, self._value('spacing'), self._left_out)
         self._worker = threading.Thread(target=self._work, name='calibration', daemon=True)
         self._worker.start()
         return TransitionCallbackReturn.SUCCESS
@@ -301,6 +302,9 @@ class CalibrationNode(ManagedNode):
         except UserError as error:
             self._live, self._live_fault = None, error
 
+    def _left_out(self, reason):
+        self.get_logger().warning(f'left out frames {reason}', throttle_duration_sec=5.0)
+
     def _on_camera_info(self, message):
         if self._is_collecting():
             self._live.add_camera_info(message)
@@ -364,8 +368,8 @@ def main(args=None):
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = CalibrationNode()
-    except (ParameterException, UserError) as error:
-        print(f'calibration_node: {error}', file=sys.stderr)
+    except (ParameterException, NameValidationException, UserError) as error:
+        print(f'calibration_node: {in_one_line(error)}', file=sys.stderr)
         rclpy.try_shutdown()
         return USER_ERROR
     executor = CalmExecutor(4)

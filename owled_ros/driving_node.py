@@ -18,7 +18,7 @@ import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos_overriding_options import InvalidQosOverridesError
 from rclpy.signals import SignalHandlerOptions
@@ -43,7 +43,7 @@ from owled_ros.ros.machine import Machine
 from owled_ros.ros.model_worker import ModelWorker
 from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.planner_outputs import PlannerOutputs
-from owled_ros.ros.refused import one_line, Refused
+from owled_ros.ros.refused import in_one_line, one_line, Refused
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
 from owled_ros.ros.timekeeper import Timekeeper
@@ -154,11 +154,8 @@ class DrivingNode(ManagedNode):
         subscribe(DrivingCommand, 'command', self._inputs.command, qos.COMMAND)
 
     def _camera_info_topic(self):
-        """`camera_info` as it is remapped; where it is not, beside the images."""
-        topic = self.resolve_topic_name('camera_info')
-        if topic == self.resolve_topic_name('camera_info', only_expand=True):
-            topic = camera_info_beside(self.resolve_topic_name('image'))
-        return topic
+        return (self.get_parameter('camera_info_topic').value
+                or camera_info_beside(self.resolve_topic_name('image')))
 
     def _create_timers(self):
         # ROS timers stop with /clock; a watchdog must not.
@@ -461,8 +458,9 @@ def main(args=None, load_driver=load_embedded_or_named):
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = DrivingNode(load_driver)
-    except (ParameterException, InvalidQosOverridesError, UserError) as error:
-        print(f'driving_node: {one_line(error)}', file=sys.stderr)
+    except (ParameterException, InvalidQosOverridesError, NameValidationException,
+            UserError) as error:
+        print(f'driving_node: {in_one_line(error)}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     executor = CalmExecutor(EXECUTOR_THREADS)

@@ -11,12 +11,13 @@ JUMP_BACK = 10**9
 class LiveDrive:
     """Pairs frames with odometry; a frame is ready when the horizon after it has been driven.
 
-    Of the frames only one every `spacing` [s] is kept, so what waits is bounded. Not thread
-    safe.
+    Of the frames only one every `spacing` [s] is kept, so what waits is bounded. `left_out` is
+    told, in one phrase, why a frame became no pair. Not thread safe.
     """
 
-    def __init__(self, source, spacing=0.5):
+    def __init__(self, source, spacing=0.5, left_out=lambda reason: None):
         self.source, self.spacing = source, round(spacing * 1e9)
+        self._left_out = left_out
         self.lap = 0
         self._start_again()
 
@@ -60,5 +61,7 @@ class LiveDrive:
         while self._waiting and self._waiting[0][0] + horizon <= self._timeline.motion.last_stamp:
             stamp, message = self._waiting.popleft()
             moment = self._timeline.moment_at(stamp)
-            if not isinstance(moment, str):
+            if isinstance(moment, str):
+                self._left_out(moment)
+            else:
                 yield moment, message

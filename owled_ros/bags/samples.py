@@ -20,7 +20,7 @@ from owled_ros.bags.types import (
     VELOCITY_REPORT)
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route, Status
 from owled_ros.driver.pinhole import (
-    as_pinhole, Camera, camera_info_beside, camera_of, check_field, is_asked)
+    as_pinhole, Camera, camera_info_beside, camera_of, check_field, fault_of, is_asked)
 from owled_ros.errors import UserError
 
 
@@ -128,22 +128,25 @@ class Timeline:
 
     def moment_at(self, stamp):
         """Return the Moment at `stamp` [ns], or one phrase that says why there is none."""
+        source = self.source
         ego = self.motion.ego_at(stamp)
         if ego is None:
             return 'without odometry around them'
-        if self.source.truth_topic:
+        if source.truth_topic:
             action = self.truths.get(stamp)
             missing = 'without a valid truth'
         else:
-            action = self.motion.action_after(stamp, self.source.horizon)
+            action = self.motion.action_after(stamp, source.horizon)
             missing = 'without enough recorded motion after them'
         if action is None:
             return missing
         camera = None
-        if self.source.info_topic():
+        if source.info_topic():
             _, camera = _last(self.cameras, stamp)
             if camera is None:
                 return 'before any camera info'
+            if fault := fault_of(camera, source.undistort, source.field_of_view):
+                return f'because {fault}'
         return Moment(ego, self._command_at(stamp), action, self.explanations.get(stamp, ''),
                       stamp, self.bag, camera)
 
@@ -228,29 +231,26 @@ class Drive:
                 continue
             try:
                 sample = sample_of(moment, message, self.source)
-            except UserError as error:
-                if is_all_alike(error):
-                    raise UserError(
-                        f'{self.image_topic} of the bag {self.path}: {error}') from None
+            except UnsupportedEncoding as error:  # the next frame is no better
+                raise UserError(
+                    f'{self.image_topic} of the bag {self.path}: {error}') from None
+            except UnreadableImage:
                 self.dropped['that cannot be decoded'] += 1
-                continue
-            yield sample
+            except UserError as error:
+                self.dropped[f'because {error}'] += 1
+            else:
+                yield sample
 
 
 def sample_of(moment, message, source):
     """Return the Sample of a Moment and its image message: what a model is shown at that moment.
 
-    Raises UserError; `is_all_alike` tells whether the next frame is any better.
+    Raises UserError, UnsupportedEncoding where the next frame is no better.
     """
     frame = to_rgb(message)
     if moment.camera is not None:
         frame = as_pinhole(frame, moment.camera, source.undistort, source.field_of_view)
     return moment.with_frame(frame)
-
-
-def is_all_alike(error):
-    """Whether an error of `sample_of` is one of the camera, and not of a single frame."""
-    return isinstance(error, UnsupportedEncoding) or not isinstance(error, UnreadableImage)
 
 
 def check_topics(bag, source):

@@ -171,6 +171,11 @@ def as_pinhole(picture, camera, undistort, field_of_view):
     return cv2.remap(picture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def fault_of(camera, undistort, field_of_view):
+    """Return why no frame of a Camera can be seen so, '' where it can."""
+    return _maps_or_fault(camera, undistort, field_of_view)[1]
+
+
 @lru_cache(maxsize=1)  # a camera stays what it is, and a map is as large as two pictures
 def _maps_or_fault(camera, undistort, field_of_view):
     """Return (maps, ''), or (None, why there are none)."""

@@ -86,10 +86,12 @@ PARAMETERS = (
     Parameter('image_transport', 'raw', 'raw: sensor_msgs/Image on `image`; compressed: '
               'sensor_msgs/CompressedImage on `image`/compressed',
               choices=('raw', 'compressed'), changes=START),
-    Parameter('undistort', False, 'undo the distortion that `camera_info` tells of',
+    Parameter('undistort', False, 'undo the distortion that the camera info tells of',
               changes=START),
-    Parameter('field_of_view', 0.0, 'rad across that the model is shown, cropped by what '
-              '`camera_info` tells; 0: all', 0.0, LARGEST_FIELD, changes=START),
+    Parameter('field_of_view', 0.0, 'rad across that the model is shown, cropped by what the '
+              'camera info tells; 0: all', 0.0, LARGEST_FIELD, changes=START),
+    Parameter('camera_info_topic', '', 'sensor_msgs/CameraInfo, where undistort or field_of_view '
+              'needs it; empty: camera_info beside the images', changes=START),
     Parameter('odom_type', 'odometry', 'what comes on `odom`: nav_msgs/Odometry, '
               'geometry_msgs/TwistStamped or TwistWithCovarianceStamped, '
               'autoware_vehicle_msgs/VelocityReport; speed_steering: std_msgs/Float64 on `speed` '

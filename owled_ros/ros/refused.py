@@ -14,3 +14,8 @@ def one_line(error):
     """The first line of an exception's message, or its name when it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def in_one_line(error):
+    """All of an exception's message; without the mark that rclpy sets under what it objects to."""
+    return ' '.join(str(error).split()).removesuffix(' ^')

@@ -47,16 +47,20 @@ def test_a_loop_of_what_plays_begins_a_new_lap():
 
 
 def test_camera_info_goes_with_the_frames_after_it():
-    live = LiveDrive(Source(horizon=0.5, field_of_view=0.4), spacing=0.2)
+    left_out = []
+    live = LiveDrive(Source(horizon=0.5, field_of_view=0.4), spacing=0.2, left_out=left_out.append)
     roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
-    for stamp, focal in ((10**9 + 15 * TICK, 30.0), (10**9 + 35 * TICK, 40.0)):
+    for stamp, focal in ((10**9 + 15 * TICK, 30.0), (10**9 + 35 * TICK, 40.0),
+                         (10**9 + 65 * TICK, 0.0)):
         live.add_camera_info(stamped(
             stamp, width=24, height=16, distortion_model='plumb_bob', d=[0.0] * 5,
             k=[focal, 0, 11.5, 0, focal, 7.5, 0, 0, 1], p=[0.0] * 12, binning_x=0, binning_y=0,
             roi=roi))
     pairs = drive(live, 101)
-    assert [moment.stamp for moment, _ in pairs] == [10**9 + k * 10 * TICK for k in range(2, 8)]
-    assert [moment.camera.raw.fx for moment, _ in pairs] == [30.0] * 2 + [40.0] * 4
+    assert [moment.stamp for moment, _ in pairs] == [10**9 + k * 10 * TICK for k in range(2, 7)]
+    assert [moment.camera.raw.fx for moment, _ in pairs] == [30.0] * 2 + [40.0] * 3
+    assert left_out[:2] == ['before any camera info'] * 2 and len(left_out) == 3
+    assert left_out[2].startswith('because the camera info is unusable: K has the focal lengths 0')
 
 
 def test_commands_and_wrong_frames():

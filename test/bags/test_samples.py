@@ -128,12 +128,24 @@ def test_frames_before_any_camera_info_are_dropped_and_counted(tmp_path, recordi
     ({'distortion': (math.nan,) * 5}, 'D must be 4 or 5 finite numbers'),
     ({'focal': 0.0}, 'focal lengths 0 and 0'),
     ({'focal': 300.0}, 'field_of_view is 0.5 rad, and the camera sees only 0.080 rad'),
-    ({'width': 48, 'height': 32}, 'has 24x16 pixels, and 48x32 by its camera info'),
+    ({'width': 48, 'height': 32}, '11 because the frame has 24x16 pixels, and 48x32 by its'),
 ])
 def test_camera_info_that_makes_no_sense(tmp_path, recording, info, words):
     bag, _ = record_with_camera_info(tmp_path / 'bag', recording, {0: info})
     text = sentence([bag], undistort=True, field_of_view=0.5)
-    assert f'/camera/image_raw of the bag {bag}: ' in text and words in text
+    assert f'no frame on /camera/image_raw of {bag} can be used: ' in text and words in text
+
+
+def test_camera_info_that_makes_no_sense_for_a_while(tmp_path, recording):
+    bag, _ = record_with_camera_info(
+        tmp_path / 'bag', recording,
+        {0: {}, 23: {'focal': 0.0}, 33: {'width': 48, 'height': 32}, 38: {}})
+    drive = Drive(bag, Source(undistort=True))
+    assert len(list(drive.samples())) == 11 - 2 - 1
+    (before, two), (after, one) = sorted(drive.dropped.items(), key=lambda item: -item[1])[-2:]
+    assert (two, one) == (2, 1)
+    assert before.startswith('because the camera info is unusable: K has the focal lengths 0')
+    assert after.startswith('because the frame has 24x16 pixels')
 
 
 def test_camera_info_that_is_not_there(tmp_path, recording):

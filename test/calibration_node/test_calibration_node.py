@@ -119,7 +119,7 @@ def test_a_live_drive_is_collected(tmp_path, graph, model):
     context = rclpy.Context()
     parameters = {'model': str(model), 'output': str(tmp_path / 'pruned'), 'samples': 4,
                   'held_out': 0, 'spacing': 0.2, 'horizon': 0.2, 'image_topic': '/eye',
-                  'odom_topic': '/move'}
+                  'odom_topic': '/move', 'undistort': True, 'camera_info_topic': '/lens'}
     rclpy.init(context=context, args=['--ros-args', *arguments_of(parameters)])
     node = CalibrationNode(context=context)
     executor = rclpy.executors.MultiThreadedExecutor(4, context=context)
@@ -140,9 +140,13 @@ def test_a_live_drive_is_collected(tmp_path, graph, model):
 def publish_a_drive(node, until):
     from nav_msgs.msg import Odometry
     from rclpy.qos import qos_profile_sensor_data
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import CameraInfo, Image
     frames = node.create_publisher(Image, '/eye', qos_profile_sensor_data)
     motion = node.create_publisher(Odometry, '/move', 50)
+    lens = node.create_publisher(CameraInfo, '/lens', 10)
+    info = CameraInfo(width=64, height=48, distortion_model='plumb_bob',
+                      d=[-0.2, 0.05, 0.0, 0.0, 0.0],
+                      k=[60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0])
     tick, deadline = 0, time.monotonic() + PATIENCE
     while not until.wait(0.02) and time.monotonic() < deadline:
         stamp = node.get_clock().now().to_msg()
@@ -151,6 +155,8 @@ def publish_a_drive(node, until):
         message.twist.twist.linear.x, message.twist.twist.angular.z = 5.0, 0.1
         motion.publish(message)
         if tick % 5 == 1:
+            info.header.stamp = stamp
+            lens.publish(info)
             image = Image(height=48, width=64, encoding='rgb8', step=192)
             image.header.stamp = stamp
             image.data = np.full(48 * 192, tick % 250, np.uint8).tobytes()

@@ -76,16 +76,16 @@ def test_the_model_is_shown_what_was_asked_for(start):
     shown(200)
 
 
-def test_camera_info_is_beside_the_images_unless_it_is_remapped(start):
+def test_camera_info_is_beside_the_images_unless_a_parameter_names_it(start):
     def listens(rig, topic):
         rig.wait(lambda: rig.node.count_subscribers(topic), f'a subscription to {topic}')
 
     rig = start(undistort=True, remaps=['image:=/eye/image_raw'], image_topic='/eye/image_raw')
     listens(rig, '/eye/camera_info')
     drives(rig, feed(rig))
-    rig = start(undistort=True, remaps=['image:=/eye/image_raw', 'camera_info:=/other/info'],
-                namespace='second', image_transport='compressed')
-    listens(rig, '/other/info')
+    rig = start(undistort=True, remaps=['image:=/eye/image_raw'], namespace='second',
+                camera_info_topic='info', image_transport='compressed')
+    listens(rig, '/second/info')
     rig = start(namespace='third', image_transport='compressed', field_of_view=0.5)
     listens(rig, '/third/camera_info')
 

@@ -1,5 +1,6 @@
 """Parameters: what is refused, when, and in which words."""
 
+import pytest
 from rcl_interfaces.msg import Parameter as ParameterMessage, ParameterValue
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rig import CALM
@@ -58,10 +59,14 @@ def test_they_are_checked_together_at_configure(start):
     assert rig.change('configure')
 
 
-def test_an_impossible_override_ends_the_node_with_a_sentence(start):
-    rig = start(wheelbase=99.0)
+@pytest.mark.parametrize('overrides, words', [
+    ({'wheelbase': 99.0}, 'wheelbase'),
+    ({'undistort': True, 'camera_info_topic': 'the lens'}, "'the lens'"),
+])
+def test_an_impossible_override_ends_the_node_with_a_sentence(start, overrides, words):
+    rig = start(**overrides)
     assert rig.process.wait(30) == 2
-    assert 'wheelbase' in rig.words() and 'Traceback' not in rig.words()
+    assert words in rig.words() and 'Traceback' not in rig.words()
 
 
 def another(parameter):
