@@ -34,11 +34,12 @@ def save_smolvlm(directory):
                       global_image_token=whole, end_of_utterance_token='<end>')
     images = t.SmolVLMImageProcessorPil(size={'longest_edge': 64},
                                         max_image_size={'longest_edge': 32})
-    processor = t.SmolVLMProcessor(images, words, t.SmolVLMVideoProcessor(), image_seq_len=4,
+    processor = t.SmolVLMProcessor(images, words, t.SmolVLMVideoProcessor(), image_seq_len=16,
                                    chat_template=CHAT.replace('IMAGE', '<image>'))
+    # Up to transformers 5.20 the tokens of a tile have to be a multiple of the patches' size.
     config = t.SmolVLMConfig(
         vision_config={'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 2,
-                       'num_attention_heads': 2, 'image_size': 32, 'patch_size': 8},
+                       'num_attention_heads': 2, 'image_size': 32, 'patch_size': 4},
         text_config={**TEXT, 'model_type': 'llama', 'vocab_size': len(words)},
         image_token_id=words.convert_tokens_to_ids('<image>'), scale_factor=2, pad_token_id=0)
     save(t.SmolVLMForConditionalGeneration(config), processor, directory)

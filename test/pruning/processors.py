@@ -56,7 +56,7 @@ def smolvlm():
         t.SmolVLMImageProcessorPil(size={'longest_edge': 32}, max_image_size={'longest_edge': 32},
                                    do_image_splitting=False),
         tokenizer('<image>', '<fake_token_around_image>', '<global-img>', **names),
-        t.SmolVLMVideoProcessor(), image_seq_len=4, **chat('<image>'))
+        t.SmolVLMVideoProcessor(), image_seq_len=16, **chat('<image>'))
 
 
 def idefics3():

@@ -67,12 +67,13 @@ def llava_onevision():
 
 
 def smolvlm():
+    # Up to transformers 5.20 the tokens of a tile have to be a multiple of the patches' size.
     config = t.SmolVLMConfig(
-        vision_config=t.SmolVLMVisionConfig(**SIGLIP).to_dict(),
+        vision_config=t.SmolVLMVisionConfig(**{**SIGLIP, 'patch_size': 4}).to_dict(),
         text_config=t.LlamaConfig(**TEXT, pad_token_id=0).to_dict(), image_token_id=IMAGE,
         scale_factor=2)
     return (t.SmolVLMForConditionalGeneration(config),
-            lambda draw: words(draw, 8, pixel_values=pixels(draw, 1, 2, 3, 32, 32)))
+            lambda draw: words(draw, 32, pixel_values=pixels(draw, 1, 2, 3, 32, 32)))
 
 
 def idefics3():
