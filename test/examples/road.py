@@ -6,6 +6,7 @@ import rclpy
 from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
+from std_msgs.msg import Bool
 
 from owled_ros.msg import DrivingAction
 from owled_ros.ros import qos
@@ -37,10 +38,14 @@ class Road:
         self._node.create_subscription(TwistStamped, 'cmd_vel', self._commands.append, 10)
         self._actions = self._node.create_publisher(DrivingAction, 'owled/action', qos.ACTION)
         self._odometry = self._node.create_publisher(Odometry, 'odom', 1)
+        self._engage = self._node.create_publisher(Bool, 'engage', 1)
         self._sequence = 0
 
-    def until(self, reached, *, acting, valid_for=1):
-        """Return the first command that `reached` accepts; actions are said while `acting`."""
+    def until(self, reached, *, acting, valid_for=1, engaging=False):
+        """Return the first command that `reached` accepts; actions are said while `acting`.
+
+        engaging: a person presses the button, again and again.
+        """
         end = self._node.get_clock().now() + Duration(seconds=PATIENCE)
         self._commands.clear()
         while not (self._commands and reached(self._commands[-1])):
@@ -54,6 +59,8 @@ class Road:
                 self._sequence += 1
                 self._actions.publish(action(
                     self._sequence, stamp=now.nanoseconds / 1e9, valid_for=valid_for))
+            if engaging:
+                self._engage.publish(Bool(data=True))
             self._executor.spin_once(timeout_sec=0.05)
         return self._commands[-1]
 

@@ -22,9 +22,16 @@ def planner():
     return module
 
 
-def test_an_ok_action_is_followed_within_the_planners_own_limits(planner):
+@pytest.fixture
+def follower(planner):
+    """One that a person lets follow, with action 1."""
     follower = planner.Follower()
     follower.take(action(1))
+    follower.engage(100.0, True)
+    return follower
+
+
+def test_an_ok_action_is_followed_within_the_planners_own_limits(follower):
     assert follower.command(100.3, 5.0, 0.0) == pytest.approx((5.06, 0.05))
     follower.take(action(2, speed=2.0, acceleration=-9.0, curvature=-4.0))
     assert follower.command(100.3, 5.0, 0.0) == pytest.approx((4.85, -0.15))
@@ -34,12 +41,11 @@ def test_an_ok_action_is_followed_within_the_planners_own_limits(planner):
     assert follower.command(100.3, 9.0, 0.0)[0] == pytest.approx(8.85)
 
 
-def test_it_speeds_up_and_brakes_as_it_is_asked(planner):
-    follower = planner.Follower()
+def test_it_speeds_up_and_brakes_as_it_is_asked(follower):
     for number, (acceleration, maneuver, speed) in enumerate((
             (0.3, DrivingAction.KEEP_LANE, 5.015), (0.0, DrivingAction.KEEP_LANE, 5.0),
             (-0.5, DrivingAction.SLOW_DOWN, 4.975),
-            (-8.0, DrivingAction.EMERGENCY_STOP, 4.7))):
+            (-8.0, DrivingAction.EMERGENCY_STOP, 4.7)), 2):
         follower.take(action(number, acceleration=acceleration, maneuver=maneuver,
                              speed=max(5.0 + 2 * acceleration, 0.0)))
         assert follower.command(100.3, 5.0, 0.0)[0] == pytest.approx(speed)
@@ -52,25 +58,47 @@ def test_it_speeds_up_and_brakes_as_it_is_asked(planner):
     (lambda f: f.take(action(2, stamp=98.0)), 'is 2.00 s old'),
     (lambda f: f.take(action(2, stamp=103.0)), 'is -3.00 s old'),
 ], ids=['not ok', 'blank', 'gap', 'over', 'from the future'])
-def test_without_one_it_brakes_and_holds_the_curve(planner, spoil, why):
-    follower = planner.Follower()
-    follower.take(action(1))
+def test_without_one_it_brakes_and_holds_the_curve(follower, spoil, why):
     spoil(follower)
     assert follower.command(100.0, 5.0, 0.04) == pytest.approx((4.85, 0.04))
     assert follower.command(100.0, 0.1, 0.04) == pytest.approx((0.0, 0.04))
-    assert why in follower.why
+    assert why in follower.braking()
     follower.take(action(follower.sequence + 1))
     assert follower.command(100.1, 5.0, 0.0)[0] > 5.0
+
+
+def test_it_follows_when_a_person_lets_it(planner):
+    follower = planner.Follower()
+    braked = pytest.approx((4.85, 0.04))
+    follower.engage(100.0, True)    # nothing to follow
+    follower.take(action(1))
+    assert follower.command(100.1, 5.0, 0.04) == braked and 'nobody' in follower.braking()
+    follower.engage(100.1, True)
+    assert follower.command(100.2, 5.0, 0.04)[0] > 5.0 and follower.braking() is None
+    follower.engage(100.2, False)
+    assert follower.command(100.2, 5.0, 0.04) == braked and 'nobody' in follower.braking()
+
+
+@pytest.mark.parametrize('silence, follows', [(1.9, True), (2.1, False), (-0.2, False)])
+def test_after_a_longer_break_a_person_has_to_let_it_again(follower, silence, follows):
+    assert follower.command(100.5, 5.0, 0.0)[0] > 5.0
+    follower.take(action(2, status=DrivingAction.MODEL_ERROR))
+    assert follower.command(100.5 + silence, 5.0, 0.0)[0] < 5.0
+    for number in (3, 4):
+        follower.take(action(number, stamp=102.0))
+    assert (follower.command(102.1, 5.0, 0.0)[0] > 5.0) is follows
+    follower.engage(102.2, True)
+    assert follower.command(102.3, 5.0, 0.0)[0] > 5.0
 
 
 def test_it_brakes_when_actions_stop_coming(ros_domain):
     road = Road()
     process = subprocess.Popen([sys.executable, PROGRAM])
     try:
-        command = road.until(speeds_up, acting=True)
+        command = road.until(speeds_up, acting=True, engaging=True)
         assert command.twist.angular.z == pytest.approx(0.05 * command.twist.linear.x)
         road.until(brakes, acting=False)
-        road.until(speeds_up, acting=True)
+        road.until(speeds_up, acting=True, engaging=True)
     finally:
         process.terminate()
         process.wait(10)

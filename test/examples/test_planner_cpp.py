@@ -81,13 +81,13 @@ def road(ros_domain):
 
 
 def test_it_brakes_when_actions_stop_coming(planner, road):
-    command = road.until(speeds_up, acting=True)
+    command = road.until(speeds_up, acting=True, engaging=True)
     assert command.twist.angular.z == pytest.approx(0.05 * command.twist.linear.x)
     road.until(brakes, acting=False)
-    road.until(speeds_up, acting=True)
+    road.until(speeds_up, acting=True, engaging=True)
 
 
 def test_it_brakes_when_the_driving_node_is_gone(planner, road):
-    road.until(speeds_up, acting=True, valid_for=2 * 60)   # longer than anybody waits here
+    road.until(speeds_up, acting=True, engaging=True, valid_for=2 * 60)   # longer than anybody waits here
     road.lose_the_driving_node()
     road.until(brakes, acting=False)

@@ -60,6 +60,7 @@ struct Limits
   double emergency_deceleration = 6.0;  // m/s^2, where an action is an emergency stop
   double curvature = 0.15;    // 1/m
   Duration odometry_age = std::chrono::milliseconds(300);
+  Duration longest_break = std::chrono::seconds(2);  // after it a person has to engage again
 };
 
 class ActionFollower
@@ -103,18 +104,27 @@ public:
     }
   }
 
+  // A person wants it to follow, or not any more. It begins only where there is something to follow.
+  void engage(Moment now, bool wanted)
+  {
+    drop_if_over(now);
+    engaged_ = wanted && action_;
+    seen_ = now.steady;
+  }
+
   // Returns what to do until the next call, `period` seconds later. Nothing is guessed from
   // earlier actions: an action is followed as it is, or the vehicle brakes.
   Command command(Moment now, double period)
   {
+    drop_if_over(now);
+    disengage_if_over(now);
     if (!speed_is_known(now)) {
       braking_ = "there is no odometry";
       return last_ = {0.0, last_.curvature};  // whoever carries this out brakes as it can
     }
     const double speed = measured_->heard.speed;
-    drop_if_over(now);
-    if (!action_) {
-      braking_ = missing_;
+    if (!action_ || !engaged_) {
+      braking_ = action_ ? "nobody has let it follow (engage)" : missing_;
       // The curve is held: straight on would leave it.
       return last_ = {std::max(speed - limits_.deceleration * period, 0.0), last_.curvature};
     }
@@ -175,6 +185,16 @@ private:
     }
   }
 
+  // After a longer break what comes is no continuation: the node may have been started again.
+  void disengage_if_over(Moment now)
+  {
+    if (action_) {
+      seen_ = now.steady;
+    } else if (now.steady - seen_ > limits_.longest_break) {
+      engaged_ = false;
+    }
+  }
+
   bool speed_is_known(Moment now) const
   {
     return measured_ &&
@@ -187,6 +207,8 @@ private:
   std::optional<Action> action_;
   std::optional<Steady> stamped_;  // when its frame was taken
   std::optional<Kept> measured_;
+  bool engaged_ = false;  // a person lets it follow
+  Steady seen_;           // when there was an action
   std::string missing_ = "no action has come";  // why there is none
   std::string braking_ = missing_;
   Command last_{0.0, 0.0};

@@ -14,6 +14,7 @@
 #include "nav_msgs/msg/odometry.hpp"
 #include "owled_ros/msg/driving_action.hpp"
 #include "rclcpp/rclcpp.hpp"
+#include "std_msgs/msg/bool.hpp"
 
 #include "action_follower.hpp"
 
@@ -23,6 +24,7 @@ namespace owled_planner
 using geometry_msgs::msg::TwistStamped;
 using nav_msgs::msg::Odometry;
 using owled_ros::msg::DrivingAction;
+using std_msgs::msg::Bool;
 
 constexpr std::chrono::milliseconds PERIOD(50);  // between two commands
 constexpr std::chrono::seconds LEASE(1);         // the node offers this liveliness
@@ -56,6 +58,8 @@ public:
     odometry_ = create_subscription<Odometry>(
       "odom", rclcpp::SensorDataQoS(),
       std::bind(&Planner::hear_odometry, this, std::placeholders::_1));
+    engage_ = create_subscription<Bool>(
+      "engage", 1, std::bind(&Planner::hear_engage, this, std::placeholders::_1));
     commands_ = create_publisher<TwistStamped>("cmd_vel", 1);
     // On the steady clock: with a ROS timer no command would come while /clock stands still.
     timer_ = create_wall_timer(PERIOD, std::bind(&Planner::drive, this));
@@ -79,12 +83,21 @@ private:
       std::chrono::steady_clock::now());
   }
 
+  void hear_engage(Bool::ConstSharedPtr message)
+  {
+    follower_.engage(moment(get_clock()->now()), message->data);
+  }
+
+  static Moment moment(const rclcpp::Time & now)
+  {
+    return {Duration(now.nanoseconds()), std::chrono::steady_clock::now()};
+  }
+
   void drive()
   {
     const rclcpp::Time now = get_clock()->now();
     const Command command = follower_.command(
-      {Duration(now.nanoseconds()), std::chrono::steady_clock::now()},
-      std::chrono::duration<double>(PERIOD).count());
+      moment(now), std::chrono::duration<double>(PERIOD).count());
     say(follower_.braking());
     TwistStamped message;
     message.header.stamp = now;
@@ -108,6 +121,7 @@ private:
   std::string said_;  // why it brakes, as it was logged
   rclcpp::Subscription<DrivingAction>::SharedPtr actions_;
   rclcpp::Subscription<Odometry>::SharedPtr odometry_;
+  rclcpp::Subscription<Bool>::SharedPtr engage_;
   rclcpp::Publisher<TwistStamped>::SharedPtr commands_;
   rclcpp::TimerBase::SharedPtr timer_;
 };

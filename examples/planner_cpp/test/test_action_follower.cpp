@@ -61,11 +61,19 @@ void expect_command(Command got, Command wanted, const std::string & what)
 constexpr Command FOLLOWED{5.0 + 1.2 * PERIOD, 0.05};
 constexpr Command BRAKED{5.0 - 3.0 * PERIOD, 0.05};
 
-// A follower that follows action 1 at the start.
-ActionFollower following()
+// A follower that a person lets follow this action, at the start.
+ActionFollower engaged(const Action & action)
 {
   ActionFollower follower;
-  follower.take(ok(1));
+  follower.take(action);
+  follower.engage(at(0s), true);
+  return follower;
+}
+
+// One that follows action 1.
+ActionFollower following()
+{
+  auto follower = engaged(ok(1));
   expect_command(command(follower, at(0s)), FOLLOWED, "an OK action is followed");
   expect(follower.braking().empty(), "it says that it brakes while it follows");
   return follower;
@@ -89,12 +97,11 @@ void test_nothing_has_come()
 
 void test_its_own_limits()
 {
-  ActionFollower follower;
   Action action = ok(1);
   action.acceleration = 9.0;
   action.target_speed = 60.0;
   action.curvature = -4.0;
-  follower.take(action);
+  auto follower = engaged(action);
   expect_command(command(follower, at(0s), 7.99), {8.0, -0.15}, "speed and curvature are limited");
   action.sequence = 2;
   action.acceleration = -9.0;
@@ -138,8 +145,7 @@ void test_another_status()
 
 void test_age_counts_from_the_stamp()
 {
-  ActionFollower follower;
-  follower.take(ok(1, -900ms));  // its frame is 0.9 s old when it arrives
+  auto follower = engaged(ok(1, -900ms));  // its frame is 0.9 s old when it arrives
   expect_command(command(follower, at(100ms)), FOLLOWED, "it may be used for 1 s");
   expect_braking(
     follower, at(100ms + 1ns), "the last action is over", "it is over 1 s after its frame");
@@ -159,8 +165,7 @@ void test_a_clock_that_cannot_be_believed()
   expect_braking(
     stopped, {START, at(1s + 1ns).steady}, "the clock stands still, and no action has come",
     "silence is noticed also while the clock stands still");
-  ActionFollower set_back;
-  set_back.take(ok(1));
+  auto set_back = engaged(ok(1));
   expect_command(command(set_back, at(500ms)), FOLLOWED, "half of its time is over");
   expect_braking(
     set_back, {START + 700ms, at(1s + 1ms).steady},
@@ -202,12 +207,41 @@ void test_a_publisher_that_is_gone()
     follower, at(10ms), "the driving node is gone", "a lost lease ends the action at once");
 }
 
+void test_a_person_lets_it_follow()
+{
+  const std::string nobody = "nobody has let it follow (engage)";
+  ActionFollower follower;
+  follower.engage(at(0s), true);
+  follower.take(ok(1));
+  expect_command(
+    command(follower, at(0s)), {BRAKED.speed, 0.0}, "consent given before there was an action");
+  expect(follower.braking() == nobody, follower.braking());
+  follower.engage(at(0s), true);
+  expect_command(command(follower, at(0s)), FOLLOWED, "it follows when it is let");
+  follower.engage(at(0s), false);
+  expect_braking(follower, at(0s), nobody, "it may be stopped");
+}
+
+void test_a_longer_break_needs_a_person()
+{
+  auto follower = following();
+  follower.take(refused(2, "no frame"));
+  expect_braking(follower, at(2s), "no frame", "a break of 2 s");
+  follower.take(ok(3, 2s));
+  expect_command(command(follower, at(2s)), FOLLOWED, "is no reason to ask a person");
+  follower.take(refused(4, "no frame"));
+  expect_braking(follower, at(4s + 1ms), "no frame", "a longer one is");
+  follower.take(ok(5, 4s));
+  expect_braking(follower, at(4s + 1ms), "nobody has let it follow (engage)", "it waits");
+  follower.engage(at(4s + 1ms), true);
+  expect_command(command(follower, at(4s + 1ms)), FOLLOWED, "until it is let");
+}
+
 void test_odometry()
 {
   const Command blind{0.0, 0.0};
   const Command held{0.0, 0.05};
-  ActionFollower follower;
-  follower.take(ok(1));
+  auto follower = engaged(ok(1));
   expect_command(follower.command(at(0s), PERIOD), blind, "without odometry it is told to stop");
   expect(follower.braking() == "there is no odometry", follower.braking());
   follower.take(MeasuredSpeed{START, NOT_A_NUMBER}, at(0s).steady);
@@ -231,6 +265,8 @@ int main()
   test_order();
   test_numbers_that_are_none();
   test_a_publisher_that_is_gone();
+  test_a_person_lets_it_follow();
+  test_a_longer_break_needs_a_person();
   test_odometry();
   std::cout << (failures ? "failed" : "passed") << '\n';
   return failures ? 1 : 0;
