@@ -5,7 +5,7 @@ A planner that follows /owled/action by the rules of SAFETY.md, and brakes by it
 
 It takes an action only if it is OK, in order, within its time and within the planner's own limits.
 Without one it brakes to a stop, with nothing but the vehicle's own odometry. It begins to follow,
-and after a longer silence goes on, only when a person says so: each press of a button is one message
+and after a longer break goes on, only when a person says so; a press of a button is one message:
 
     ros2 topic pub --once /engage std_msgs/msg/Bool '{data: true}'
 

@@ -175,6 +175,7 @@ NOT_CHECKED = {
     'ros2 bag record --output my_drive /front/image_raw/compressed /vehicle/odom': THEIRS,
     'ros2 run owled_planner_cpp planner --ros-args -r odom:=/vehicle/odom '
     '-r cmd_vel:=/vehicle/cmd_vel': 'needs rclcpp',
+    "ros2 topic pub --once /engage std_msgs/msg/Bool {data: true}": THEIRS,
     'ros2 run rqt_image_view rqt_image_view /owled/debug_image/compressed': THEIRS,
     'ros2 security create_enclave keystore /owled_ros/driving_node': THEIRS,
     'ros2 security create_keystore keystore': THEIRS,

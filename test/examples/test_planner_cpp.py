@@ -88,6 +88,6 @@ def test_it_brakes_when_actions_stop_coming(planner, road):
 
 
 def test_it_brakes_when_the_driving_node_is_gone(planner, road):
-    road.until(speeds_up, acting=True, engaging=True, valid_for=2 * 60)   # longer than anybody waits here
+    road.until(speeds_up, acting=True, engaging=True, valid_for=120)   # s; nobody waits so long
     road.lose_the_driving_node()
     road.until(brakes, acting=False)
