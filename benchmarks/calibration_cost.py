@@ -19,9 +19,12 @@ goes on when it is started again.
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 import hashlib
 import json
 import os
+from pathlib import Path
 import platform
 import shutil
 import statistics
@@ -29,15 +32,11 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
-import torch
+from calibration.sides import Job, random_tokens, VOCABULARY
 from safetensors import safe_open
+import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-
-from calibration.sides import VOCABULARY, Job, random_tokens
 
 PEER = 'llmcompressor==0.14.0.1'
 SIDES = Path(__file__).with_name('calibration') / 'sides.py'

@@ -14,9 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
 from owled_ros.sparse import bench
+import torch
 
 CONSUMER = {0.5: 1.45, 0.6: 1.75, 0.7: 2.2}
 DATA_CENTRE = {0.5: 1.15, 0.6: 1.35, 0.7: 1.6}

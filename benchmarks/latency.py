@@ -23,18 +23,16 @@ import time
 
 import cv2
 import numpy as np
-import torch
-from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from transformers import SiglipVisionConfig
-
 from owled_ros.driver.action import Command, EgoState
 from owled_ros.driver.backend import choose_backend
 from owled_ros.driver.checkpoint import load_model, load_processor, locate
 from owled_ros.driver.driver import Driver
-from owled_ros.driver.prompt import DrivingFormat, answer_tokens, prompt_inputs
+from owled_ros.driver.prompt import answer_tokens, DrivingFormat, prompt_inputs
 from owled_ros.scenes.render import render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
 from owled_ros.sparse.timing import Contestant, in_turn
+import torch
+from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
 EGO = EgoState(8.0)
 STOPPED_AFTER_ACTION, WHOLE_ANSWER = 1.5, 4.0      # bars: times earlier
@@ -108,9 +106,9 @@ class Node:
     """The driving node in a process of its own, asked one frame at a time."""
 
     def __init__(self):
-        import rclpy
         from nav_msgs.msg import Odometry
         from owled_ros.msg import DrivingAction, ModelInfo
+        import rclpy
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from sensor_msgs.msg import CompressedImage
         os.environ['ROS_DOMAIN_ID'] = str(random.SystemRandom().randrange(1, 102))

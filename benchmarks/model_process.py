@@ -19,7 +19,6 @@ import threading
 import time
 
 import numpy as np
-
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver
 from owled_ros.driver.process import DriverProcess, load_embedded_or_named
 

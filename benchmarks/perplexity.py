@@ -10,25 +10,29 @@ processes may work on one DIR.
 """
 
 import argparse
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 import fcntl
 import json
 import math
-import tempfile
-import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-
-import torch
-import transformers
-from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+import tempfile
+import time
 
 from language_model import tables, texts
 from language_model.in_memory import (
-    Hessian, InMemoryModel, Statistics, keep_memory, matrix_products)
-from owled_ros.pruning import PruningSettings, prune
+    Hessian,
+    InMemoryModel,
+    keep_memory,
+    matrix_products,
+    Statistics,
+)
+from owled_ros.pruning import prune, PruningSettings
+from safetensors.torch import load_file, save_file
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 SAMPLES = 128           # calibration samples of 512 tokens
 SPARSITIES = (0.5, 0.6, 0.7)

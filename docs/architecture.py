@@ -7,7 +7,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 
-from matplotlib import pyplot   # noqa: E402
+from matplotlib import pyplot  # noqa: E402
 from matplotlib.patches import FancyBboxPatch  # noqa: E402
 
 PICTURE = Path(__file__).with_name('architecture.png')

@@ -10,11 +10,6 @@ import argparse
 from pathlib import Path
 import re
 
-import rclpy
-from rclpy.context import Context
-from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
-
 from owled_ros import calibration_node
 from owled_ros.cli import build_parser
 from owled_ros.driver.format_file import FORMAT_FILE
@@ -22,6 +17,10 @@ from owled_ros.driving_node import DrivingNode
 from owled_ros.ros import parameters, qos
 from owled_ros.ros.messages import ODOMETRY_TYPES
 from owled_ros.ros.planner_outputs import OUTPUTS
+import rclpy
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 PAGE = Path(__file__).with_name('reference.md')
 MESSAGES = PAGE.parents[1] / 'msg'

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
+from owled_ros.msg import DrivingAction
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from std_msgs.msg import Bool
-
-from owled_ros.msg import DrivingAction
 
 PERIOD = 0.05           # s between two commands
 FASTEST = 8.0           # m/s; the limits are the planner's own, whatever owled/info says

@@ -11,15 +11,6 @@ import sys
 import threading
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rcl_interfaces.msg import ParameterDescriptor
-import rclpy
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
 from owled_ros.bags.live import LiveDrive
 from owled_ros.bags.samples import check_bag, Source
 from owled_ros.driver.pinhole import camera_info_beside, is_asked
@@ -33,6 +24,14 @@ from owled_ros.ros.parameters import SPEED_STEERING
 from owled_ros.ros.refused import in_one_line
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
+from rcl_interfaces.msg import ParameterDescriptor
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 AUTOSTART_DELAY = 0.1     # s
 DIAGNOSTICS_PERIOD = 1.0  # s

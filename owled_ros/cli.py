@@ -284,7 +284,8 @@ def settings_of(arguments):
 
 
 def calibrate(arguments):
-    from owled_ros.calibration import Request, calibrate as run
+    from owled_ros.calibration import calibrate as run
+    from owled_ros.calibration import Request
     request = Request(
         output=arguments.output, model=arguments.model, bags=tuple(arguments.bags),
         source=source_of(arguments), texts=tuple(arguments.text), tokens=arguments.tokens,

@@ -9,14 +9,13 @@ from pathlib import Path
 import random
 
 import numpy as np
-from PIL import Image, ImageOps
-import torch
-from transformers import AutoConfig
-
 from owled_ros.bags.choosing import HELD_OUT_EVERY, spread
 from owled_ros.driver.checkpoint import load_processor
 from owled_ros.driver.prompt import answered, tokenize, with_image
 from owled_ros.errors import UserError
+from PIL import Image, ImageOps
+import torch
+from transformers import AutoConfig
 
 TOKENS = 512        # of a piece of text
 PROMPT = 'Describe this image.'

@@ -13,18 +13,6 @@ import traceback
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
-from rcl_interfaces.msg import SetParametersResult
-import rclpy
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
-from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos_overriding_options import InvalidQosOverridesError
-from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Float64
-
 from owled_ros.driver.action import ActionLimiter, Status
 from owled_ros.driver.memory import free_model, settle
 from owled_ros.driver.pinhole import camera_info_beside, is_asked
@@ -48,6 +36,17 @@ from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
 from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
+from rcl_interfaces.msg import SetParametersResult
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos_overriding_options import InvalidQosOverridesError
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
 
 WATCHDOG_PERIOD = 0.05     # s; how late the watchdog may be
 DIAGNOSTICS_PERIOD = 1.0   # s

@@ -23,11 +23,9 @@ import time
 
 import cv2
 import numpy as np
-
 from owled_ros.bags.samples import Drive, Source
-from owled_ros.bags.writing import (
-    IMAGE_TOPIC, ODOM_TOPIC, TRUTH_EXPLANATION_TOPIC, TRUTH_TOPIC)
-from owled_ros.calibration import Request, calibrate
+from owled_ros.bags.writing import IMAGE_TOPIC, ODOM_TOPIC, TRUTH_EXPLANATION_TOPIC, TRUTH_TOPIC
+from owled_ros.calibration import calibrate, Request
 from owled_ros.driver.action import LimitedAction, LimitsApplied, Maneuver, Status
 from owled_ros.driver.driver import Driver
 from owled_ros.errors import UserError
@@ -35,7 +33,7 @@ from owled_ros.evaluation.cases import sample_cases
 from owled_ros.evaluation.metrics import measure
 from owled_ros.evaluation.open_loop import ask
 from owled_ros.pruning import PruningSettings
-from owled_ros.scenes.recording import WHEELBASE, record_drive
+from owled_ros.scenes.recording import record_drive, WHEELBASE
 
 SOURCE = Source(image_topic='/camera/image_raw', odom_topic=ODOM_TOPIC, truth_topic=TRUTH_TOPIC,
                 explanation_topic=TRUTH_EXPLANATION_TOPIC)
@@ -125,11 +123,10 @@ class Listener:
     """Keeps what the driving node says, in a thread of its own."""
 
     def __init__(self):
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-
         from owled_ros.msg import DrivingAction, Explanation, ModelInfo
         from owled_ros.ros import qos
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
 
         self.actions, self.explanations = [], []
         self.drives = False

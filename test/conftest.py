@@ -10,7 +10,7 @@ import pytest
 # models of the tests are tiny. Set before anything imports torch, for processes of tests too.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import torch    # noqa: E402
+import torch  # noqa: E402
 
 # Read when triton is imported, its own functions included, which any test may be the first to do.
 if not torch.cuda.is_available():

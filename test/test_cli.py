@@ -1,9 +1,8 @@
 import json
 import math
 
-import pytest
-
 from owled_ros.cli import main
+import pytest
 
 
 @pytest.fixture(scope='module')

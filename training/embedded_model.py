@@ -9,16 +9,20 @@ horizon; above it is sky and below it the road right ahead.
 import math
 import re
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-import torch
-from transformers import (
-    InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, LlamaConfig,
-    LlavaProcessor, PreTrainedTokenizerFast)
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
 from owled_ros.driver.action import Maneuver, Route
 from owled_ros.driver.prompt import DrivingFormat, NumberFormat
 from owled_ros.scenes.expert import DEEDS, REASONS
+from tokenizers import decoders, models, pre_tokenizers, Regex, Tokenizer
+import torch
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
+    LlamaConfig,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 IMAGE_SIZE = 256
 SHOWN = 2 / 3            # of the frame's height, around its middle

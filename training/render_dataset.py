@@ -15,9 +15,8 @@ from pathlib import Path
 import time
 
 import cv2
+from embedded_model import build_processor, FORMAT, GRID, SHOWN
 import numpy as np
-
-from embedded_model import FORMAT, GRID, SHOWN, build_processor
 from owled_ros.driver.action import Command, EgoState
 from owled_ros.driver.prompt import answer_tokens
 from owled_ros.errors import UserError

@@ -25,19 +25,18 @@ from pathlib import Path
 import time
 
 import cv2
+from embedded_model import build_model, build_processor, DISTANCES, FORMAT, GRID, WIDTH
 import numpy as np
+from owled_ros.scenes.mixture import Mixture
+from owled_ros.scenes.pool import settle
+from owled_ros.scenes.render import OBJECTS
+from owled_ros.scenes.scene import LIGHT_STATES
+from render_dataset import render_dataset, SHARD, shard_path, TEXT_LENGTH
 from safetensors.torch import load_file, save_file
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
-
-from embedded_model import DISTANCES, FORMAT, GRID, WIDTH, build_model, build_processor
-from owled_ros.scenes.mixture import Mixture
-from owled_ros.scenes.pool import settle
-from owled_ros.scenes.render import OBJECTS
-from owled_ros.scenes.scene import LIGHT_STATES
-from render_dataset import SHARD, TEXT_LENGTH, render_dataset, shard_path
 
 IGNORE = -100
 AHEAD = 6         # batches that are decoded while others are learned from

@@ -10,12 +10,12 @@ the model's directory to the pruned model's directory.
 """
 
 import ctypes
+from dataclasses import dataclass
 import json
+from pathlib import Path
 import shutil
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -84,7 +84,7 @@ def random_tokens(count: int, tokens: int, *, seed: int) -> list[torch.Tensor]:
 
 
 def run_owled_ros(job: Job, note) -> None:
-    from owled_ros.pruning import PruningSettings, prune
+    from owled_ros.pruning import prune, PruningSettings
 
     settings = PruningSettings(
         method=job.method, allocation=job.allocation, sparsity=job.sparsity, device='cpu',

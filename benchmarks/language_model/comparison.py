@@ -1,7 +1,7 @@
 """What a difference between two pruned models is worth: means, intervals, percentiles."""
 
-import random
 from collections.abc import Sequence
+import random
 from statistics import mean
 
 DRAWS = 10_000

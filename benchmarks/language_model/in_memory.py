@@ -8,17 +8,13 @@ seed. Statistics, methods, allocations and rounding are the package's; ``perplex
 shows that both ways give the same model.
 """
 
-import ctypes
 from contextlib import contextmanager
+import ctypes
 from pathlib import Path
 from types import SimpleNamespace
 
-import torch
-from torch.nn import functional
-from transformers import AutoModelForCausalLM
-
 from owled_ros.pruning import PruningSettings
-from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
+from owled_ros.pruning.allocation import allocate, ALLOCATIONS, Share, share_out
 from owled_ros.pruning.fisher import histogram, measure_fisher
 from owled_ros.pruning.measuring import measure_outliers, outlier_shares
 from owled_ros.pruning.methods import METHODS
@@ -26,7 +22,10 @@ from owled_ros.pruning.patterns import Cut
 from owled_ros.pruning.pipeline import hash_text
 from owled_ros.pruning.statistics import Collector, InputHessian
 from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import Block, Projection, find_chains
+from owled_ros.pruning.structure import Block, find_chains, Projection
+import torch
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
 
 BATCH = 8       # samples that go through a block together
 

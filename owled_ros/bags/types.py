@@ -3,9 +3,8 @@
 from functools import cache
 from pathlib import Path
 
-from rosbags.typesys import get_types_from_msg, get_typestore, Stores
-
 from owled_ros.errors import UserError
+from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'

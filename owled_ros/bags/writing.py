@@ -7,14 +7,18 @@ import tempfile
 
 import cv2
 import numpy as np
-from rosbags.interfaces import (
-    Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime)
-from rosbags.rosbag2 import StoragePlugin, Writer
-
-from owled_ros.bags.types import (
-    ACTION, COMPRESSED_IMAGE, EXPLANATION, ODOMETRY, typestore)
+from owled_ros.bags.types import ACTION, COMPRESSED_IMAGE, EXPLANATION, ODOMETRY, typestore
 from owled_ros.driver.action import Status
 from owled_ros.errors import UserError
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 IMAGE_TOPIC = '/camera/image_raw/compressed'
 ODOM_TOPIC = '/odom'

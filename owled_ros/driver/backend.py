@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from owled_ros.driver.stepping import LanguageStep, language_step
+from owled_ros.driver.stepping import language_step, LanguageStep
 from owled_ros.errors import UserError
-from owled_ros.sparse.linear import SparseLinear, kernels_for, make_sparse
+from owled_ros.sparse.linear import kernels_for, make_sparse, SparseLinear
+import torch
 
 BACKENDS = ('auto', 'dense', 'sparse', 'transformers')
 

@@ -4,12 +4,11 @@ from importlib import resources
 import json
 from pathlib import Path
 
-import torch
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
-
 from owled_ros.driver.format_file import FORMAT_FILE
 from owled_ros.errors import UserError
 from owled_ros.pruning.shards import check_weights, hash_weights, mentions
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 EMBEDDED = 'embedded'
 AUDIO_TOKENIZER = 'audio_tokenizer'

@@ -4,16 +4,26 @@ from dataclasses import dataclass
 import time
 
 import numpy as np
-import torch
-
 from owled_ros.driver.action import Action, Command, EgoState, Route
 from owled_ros.driver.backend import choose_backend
 from owled_ros.driver.checkpoint import (
-    load_model, load_processor, locate, recorded_sparsity, weights_hash)
-from owled_ros.driver.decoding import Decoder, ExplanationStream, decode_fields
+    load_model,
+    load_processor,
+    locate,
+    recorded_sparsity,
+    weights_hash,
+)
+from owled_ros.driver.decoding import decode_fields, Decoder, ExplanationStream
 from owled_ros.driver.prompt import (
-    DrivingFormat, answer_tokens, batched_prompts, field_tree, prompt_inputs, tokenize)
+    answer_tokens,
+    batched_prompts,
+    DrivingFormat,
+    field_tree,
+    prompt_inputs,
+    tokenize,
+)
 from owled_ros.driver.stepping import CachePool, SteppedDecoder
+import torch
 
 
 @dataclass

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route
 from owled_ros.driver.format_file import FORMAT_FILE
-from owled_ros.driver.prompt import (
-    answer_tokens, field_tree, prompt_inputs, tokenize, whole_prompt)
+from owled_ros.driver.prompt import answer_tokens, field_tree, prompt_inputs, tokenize, whole_prompt
 from owled_ros.errors import UserError
 
 EGO = EgoState(8.3, 0.05)

@@ -11,9 +11,8 @@ from pathlib import Path
 import re
 import textwrap
 
-import yaml
-
 from owled_ros.errors import UserError
+import yaml
 
 FORMAT_FILE = 'driving_format.yaml'
 FORMER_FILE = 'driving_format.json'

@@ -12,7 +12,6 @@ import math
 
 import cv2
 import numpy as np
-
 from owled_ros.errors import UserError
 
 # How many numbers describe the distortion, by the model's name in sensor_msgs/CameraInfo.

@@ -13,8 +13,8 @@ from importlib.util import find_spec
 import io
 import json
 import math
-from multiprocessing.connection import Connection
 import mmap
+from multiprocessing.connection import Connection
 import os
 from pathlib import Path
 import signal
@@ -24,7 +24,6 @@ import sys
 import tempfile
 
 import numpy as np
-
 from owled_ros.driver.action import Action, Command, EgoState, InvalidAction, Maneuver, Route
 from owled_ros.driver.memory import free_caches, is_out_of_memory, settle
 from owled_ros.errors import UserError

@@ -10,12 +10,11 @@ from decimal import Decimal
 import math
 from string import Formatter
 
-import torch
-
 from owled_ros.driver.action import Action, Maneuver, Route
 from owled_ros.driver.decoding import AmbiguousTexts, TokenTree
 from owled_ros.driver.format_file import FORMAT_FILE, read_format_file, write_format_file
 from owled_ros.errors import UserError
+import torch
 
 PROMPT_FIELDS = {'speed', 'yaw_rate', 'acceleration', 'speed_limit', 'route'}
 LARGEST_NUMBER = 1e6        # in a number format; nothing on a road is larger

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-
 from owled_ros.driver.action import Action, Command, EgoState
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.render import render

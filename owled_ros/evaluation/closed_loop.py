@@ -11,10 +11,9 @@ import os
 import time
 
 import numpy as np
-
 from owled_ros.driver.action import Command
 from owled_ros.evaluation.open_loop import BATCH
-from owled_ros.scenes.drive import TICK, Simulation, oncoming, random_world
+from owled_ros.scenes.drive import oncoming, random_world, Simulation, TICK
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.pool import rendering_pool
 from owled_ros.scenes.render import render

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 import math
 
 import numpy as np
-
 from owled_ros.evaluation.comparing import compare, holm, interval
-from owled_ros.evaluation.table import DENSE, OURS, Cell
+from owled_ros.evaluation.table import Cell, DENSE, OURS
 
 ACCURACIES = ('Acc_TL', 'maneuver_accuracy', 'cause_accuracy', 'slot_accuracy', 'parse_rate',
               'pedestrian_in_lane_found')

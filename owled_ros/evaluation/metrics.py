@@ -8,7 +8,6 @@ are those of OWLed (arXiv 2411.07711), which takes them from arXiv 2310.01957, s
 import math
 
 import numpy as np
-
 from owled_ros.evaluation.sentences import read_sentence
 
 # What nuPlan calls comfortable (arXiv 2106.11810, `ego_is_comfortable`), m/s^2.

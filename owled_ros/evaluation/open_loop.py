@@ -6,7 +6,6 @@ import math
 import time
 
 import numpy as np
-
 from owled_ros.driver.action import Action, EgoState
 from owled_ros.driver.checkpoint import locate, weight_files
 

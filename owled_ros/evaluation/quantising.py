@@ -8,12 +8,11 @@ result is loaded as any model is.
 from pathlib import Path
 import shutil
 
-from safetensors.torch import load_file, save_file
-import torch
-
 from owled_ros.driver.checkpoint import weight_files
 from owled_ros.pruning.streaming import StreamedModel
 from owled_ros.pruning.structure import possible_blocks
+from safetensors.torch import load_file, save_file
+import torch
 
 
 def quantise(model_dir, output, bits):

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 import time
 
 import numpy as np
-
 from owled_ros.bags.samples import Sample
 from owled_ros.calibration import Teacher
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver
@@ -23,9 +22,9 @@ from owled_ros.evaluation.closed_loop import CAMERA, drive_closed_loop, record
 from owled_ros.evaluation.metrics import scores
 from owled_ros.evaluation.open_loop import ask
 from owled_ros.evaluation.quantising import quantise
-from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning import prune, PruningSettings
 from owled_ros.scenes.drive import random_world, simulate
-from owled_ros.scenes.expert import DEEDS, REASONS, drive
+from owled_ros.scenes.expert import DEEDS, drive, REASONS
 from owled_ros.scenes.recording import WHEELBASE
 from owled_ros.scenes.render import render
 

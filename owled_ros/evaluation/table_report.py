@@ -5,10 +5,9 @@ import math
 from pathlib import Path
 
 import numpy as np
-
 from owled_ros.evaluation.closed_loop import COUNTS
 from owled_ros.evaluation.findings import bars, columns, intervals, pairs, successes
-from owled_ros.evaluation.table import DENSE, OURS, Cell
+from owled_ros.evaluation.table import Cell, DENSE, OURS
 
 SHOWN = ('E_lon', 'E_lat', 'maneuver_accuracy', 'Acc_TL', 'D_TL', 'E_car', 'E_ped',
          'pedestrian_in_lane_found', 'cause_accuracy', 'L_token')

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import cv2
-from PIL import Image
-
 from owled_ros.errors import UserError
+from PIL import Image
 
 
 def check_path(path):

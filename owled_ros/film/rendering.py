@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import median
 
 import cv2
-
 from owled_ros.bags.samples import nothing_usable
 from owled_ros.driver.action import ActionLimiter, InvalidAction, Limits, Status
 from owled_ros.errors import UserError

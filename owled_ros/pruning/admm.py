@@ -6,9 +6,8 @@ the calibration inputs are nearest to the dense ones; the mask grows by the cubi
 sec. 3.3 while the solution is approached.
 """
 
+from owled_ros.pruning.patterns import choose, Cut, lowest_of_all
 import torch
-
-from owled_ros.pruning.patterns import Cut, choose, lowest_of_all
 
 STEPS = 20
 TIGHTENING = 15     # of the steps, during which the mask still grows

@@ -8,13 +8,12 @@ a sparsity; ``share_out`` turns these into whole numbers of weights that meet th
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from owled_ros.errors import UserError
 from owled_ros.pruning.alphapruning import measure_alpha
 from owled_ros.pruning.fisher import fisher, fisher_passes, measure_fisher
 from owled_ros.pruning.measuring import ablation_passes, measure_ablation, measure_outliers
 from owled_ros.pruning.structure import OUTSIDE
+import torch
 
 HIGHEST = 0.99  # no block is pruned beyond this
 

@@ -5,9 +5,8 @@ After AlphaPruning (Lu et al. 2024, arXiv 2410.10912, sec. 3): a trained layer's
 heavy tail, the heavier the better it was trained, and such a layer can spare the fewest weights.
 """
 
-import torch
-
 from owled_ros.pruning.measuring import Subject
+import torch
 
 SMALLEST = 1e-6     # of the largest eigenvalue: below it is rounding
 

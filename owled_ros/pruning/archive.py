@@ -4,13 +4,12 @@ import json
 import os
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-
 from owled_ros.pruning.progress import sync_directory
 from owled_ros.pruning.statistics import Collector
 from owled_ros.pruning.structure import Block, Projection
+from safetensors import safe_open
+from safetensors.torch import save_file
+import torch
 
 
 class Archive:

@@ -10,13 +10,12 @@ forward pass is: block outputs are put aside on the way up, and blocks are taken
 from collections.abc import Sequence
 from dataclasses import replace
 
+from owled_ros.pruning.lane import Lane
+from owled_ros.pruning.measuring import advance_and_collect, Subject, walk
+from owled_ros.pruning.structure import Block, Chain
 import torch
 from torch.nn import functional
 from torch.utils import _pytree as pytree
-
-from owled_ros.pruning.lane import Lane
-from owled_ros.pruning.measuring import Subject, advance_and_collect, walk
-from owled_ros.pruning.structure import Block, Chain
 
 BACKWARD = 3.0      # forward passes that going back takes as long as: once forward again, two back
 LOWEST, HIGHEST, BINS = -40.0, 10.0, 1000   # of log10(W^2 F)

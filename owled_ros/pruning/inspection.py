@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import torch
-
 from owled_ros.pruning.shards import hash_weights
 from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import OUTSIDE, Block, Projection, possible_blocks
+from owled_ros.pruning.structure import Block, OUTSIDE, possible_blocks, Projection
+import torch
 
 
 def inspect_model(directory: Path) -> dict:

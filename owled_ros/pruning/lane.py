@@ -1,15 +1,20 @@
 """Samples on their way through a model, block by block."""
 
-import torch
-from torch.nn import functional
-
 from owled_ros.errors import UserError
 from owled_ros.pruning.replay import (
-    Reached, hidden_from, hidden_of, replaced, run_until_reached, with_hidden)
+    hidden_from,
+    hidden_of,
+    Reached,
+    replaced,
+    run_until_reached,
+    with_hidden,
+)
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
-from owled_ros.pruning.streaming import StreamedModel, all_finite
-from owled_ros.pruning.structure import ENTRY, Chain, Projection
+from owled_ros.pruning.streaming import all_finite, StreamedModel
+from owled_ros.pruning.structure import Chain, ENTRY, Projection
+import torch
+from torch.nn import functional
 
 LOGITS = 128    # tokens whose logits are in memory together: vocabularies are large
 

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from owled_ros.pruning.archive import Archive
 from owled_ros.pruning.lane import Lane
-from owled_ros.pruning.patterns import Cut, choose
+from owled_ros.pruning.patterns import choose, Cut
 from owled_ros.pruning.processes import ALONE, Processes
 from owled_ros.pruning.progress import Forecast
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector, InputNorms, wanda_scores
 from owled_ros.pruning.streaming import StreamedModel
 from owled_ros.pruning.structure import Block, Chain, Projection
+import torch
 
 SCORED = 1 << 17    # weights whose scores are made together: they stay in a core's cache
 ABLATED_WITH = 8    # samples: every block has a run of its own

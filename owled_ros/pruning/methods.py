@@ -9,12 +9,11 @@ pruned (same shape, bool), exactly as many as asked.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from owled_ros.pruning.admm import prune_by_admm
-from owled_ros.pruning.patterns import Cut, choose, lowest_of_all
+from owled_ros.pruning.patterns import choose, Cut, lowest_of_all
 from owled_ros.pruning.sparsegpt import prune_by_sparsegpt
 from owled_ros.pruning.statistics import InputHessian, InputNorms, wanda_scores
+import torch
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from owled_ros.errors import UserError
+import torch
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import math
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
 from owled_ros.pruning.structure import OUTSIDE
 
 COMPONENTS = {'vision': 'Vision encoder', 'projector': 'Projector', 'language': 'Language model',

@@ -8,36 +8,42 @@ them, and the second needs no calibration sample. Besides, held-out samples go t
 and the pruned blocks, to tell what pruning does to them.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 import hashlib
 import importlib.metadata
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import safetensors
-import torch
-import transformers
-from safetensors import SafetensorError
+import shutil
 
 from owled_ros.errors import UserError
-from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, share_out
+from owled_ros.pruning.allocation import allocate, ALLOCATIONS, Share, share_out
 from owled_ros.pruning.archive import Archive
-from owled_ros.pruning.lane import Lane, labels_of
-from owled_ros.pruning.measuring import Subject, measure_outliers, outlier_shares, walk
+from owled_ros.pruning.lane import labels_of, Lane
+from owled_ros.pruning.measuring import measure_outliers, outlier_shares, Subject, walk
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut, parse_pattern
 from owled_ros.pruning.processes import Processes, Stopped
 from owled_ros.pruning.progress import (
-    RECORD, Forecast, Progress, read_record, sync_directory, sync_files, write_durably)
+    Forecast,
+    Progress,
+    read_record,
+    RECORD,
+    sync_directory,
+    sync_files,
+    write_durably,
+)
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
-from owled_ros.pruning.shards import Shards, hash_weights
+from owled_ros.pruning.shards import hash_weights, Shards
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
-from owled_ros.pruning.streaming import StreamedModel, all_finite, find_device
-from owled_ros.pruning.structure import ENTRY, Block, Chain, Projection, find_chains
+from owled_ros.pruning.streaming import all_finite, find_device, StreamedModel
+from owled_ros.pruning.structure import Block, Chain, ENTRY, find_chains, Projection
+import safetensors
+from safetensors import SafetensorError
+import torch
+import transformers
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 COMPARED = 4    # held-out samples whose hidden states are compared, dense with pruned

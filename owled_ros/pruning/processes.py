@@ -6,15 +6,14 @@ first reads what is finished, writes, and reports. Values other than tensors tra
 """
 
 import atexit
-import json
-import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-
-import torch
-from torch import distributed
+import json
+import os
 
 from owled_ros.errors import UserError
+import torch
+from torch import distributed
 
 PATIENCE = timedelta(days=1)    # torchrun ends all when one dies; slow is not dead
 

@@ -3,9 +3,9 @@
 import fcntl
 import json
 import os
+from pathlib import Path
 import shutil
 import time
-from pathlib import Path
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.processes import ALONE, Processes

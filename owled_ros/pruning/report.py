@@ -5,7 +5,12 @@ import html
 from pathlib import Path
 
 from owled_ros.pruning.pictures import (
-    COMPONENTS, draw_blocks, draw_projections, draw_samples, requested_of)
+    COMPONENTS,
+    draw_blocks,
+    draw_projections,
+    draw_samples,
+    requested_of,
+)
 
 STYLE = '''
 body { font: 15px/1.5 sans-serif; color: #222; max-width: 66rem; margin: 2rem auto;

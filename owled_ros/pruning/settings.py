@@ -1,8 +1,8 @@
 """What a user may choose when pruning, checked before anything is read."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+import re
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.allocation import ALLOCATIONS, HIGHEST

@@ -6,19 +6,18 @@ pruned tensors change. So it loads in every program that loads the dense one, ti
 tied, and no more than one tensor has to be in memory.
 """
 
+from dataclasses import dataclass
 import hashlib
 import json
 import math
 import os
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError, safe_open
+import shutil
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.progress import sync_directory
+from safetensors import safe_open, SafetensorError
+import torch
 
 WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 # What a configuration can say so that transformers loads other files, or another configuration.

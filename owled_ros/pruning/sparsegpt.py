@@ -6,9 +6,8 @@ Frantar and Alistarh 2023, arXiv 2301.00774, sec. 3 and algorithm 1.
 
 from contextlib import contextmanager
 
+from owled_ros.pruning.patterns import choose, Cut, lowest_of_all
 import torch
-
-from owled_ros.pruning.patterns import Cut, choose, lowest_of_all
 
 WIDTH = 128     # columns between which errors are spread one by one, as in the paper
 DAMPING = 0.01  # of the mean of the Hessian's diagonal

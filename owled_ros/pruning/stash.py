@@ -1,10 +1,10 @@
 """Tensors put aside between blocks: in memory up to a limit, on disk beyond it."""
 
-import shutil
 from pathlib import Path
+import shutil
 
-import torch
 from safetensors.torch import load_file, save_file
+import torch
 from torch.utils import _pytree as pytree
 
 

@@ -7,13 +7,11 @@ it can be added to that of other samples, so that samples may be shared among pr
 
 from collections.abc import Iterable
 
-import torch
-from torch import nn
-
 from owled_ros.errors import UserError
 from owled_ros.pruning.processes import Processes
 from owled_ros.pruning.structure import Projection
-
+import torch
+from torch import nn
 
 PANEL = 512     # columns of a Hessian that are computed together
 

@@ -5,23 +5,22 @@ The skeleton is the class that transformers would load, with parameters that hav
 memory. Weights are cast to float32 when they come in, whatever type they have on disk.
 """
 
+from contextlib import contextmanager
+from copy import deepcopy
 import inspect
 import math
 import os
-from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
-
-import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-from transformers.initialization import no_init_weights
 
 from owled_ros.errors import UserError
 from owled_ros.pruning.heap import map_tensors, return_memory
 from owled_ros.pruning.shards import Shards
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import rename_source_key, WeightConverter, WeightRenaming
+from transformers.initialization import no_init_weights
 
 
 class StreamedModel:

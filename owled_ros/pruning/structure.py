@@ -13,12 +13,11 @@ put out, and that the model's result is made of.
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from owled_ros.errors import UserError
 from owled_ros.pruning.replay import hidden_from, hidden_of, replaced, with_hidden
 from owled_ros.pruning.streaming import StreamedModel
+import torch
+from torch import nn
 
 ENTRY = -1  # the position of what lies before a chain's first block
 OUTSIDE = ('projector', 'head')     # components that lie outside of the chains' blocks

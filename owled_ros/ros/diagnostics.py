@@ -9,7 +9,6 @@ import platform
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-
 from owled_ros.driver.action import Status
 from owled_ros.ros.counters import percentile
 from owled_ros.ros.machine import Health

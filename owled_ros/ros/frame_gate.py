@@ -3,7 +3,6 @@
 import zlib
 
 import numpy as np
-
 from owled_ros.driver.action import Status
 from owled_ros.ros.refused import Refused
 

@@ -6,8 +6,7 @@ Both ways go through the same checks (owled_ros/bags/images.py) and give the sam
 from dataclasses import replace
 
 import numpy as np
-
-from owled_ros.bags.images import RawImage, UnreadableImage, decode, to_rgb
+from owled_ros.bags.images import decode, RawImage, to_rgb, UnreadableImage
 
 __all__ = ['UnreadableImage', 'choose_decoder', 'to_rgb']
 

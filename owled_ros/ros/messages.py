@@ -5,7 +5,6 @@ import math
 
 from builtin_interfaces.msg import Duration, Time
 import numpy as np
-
 from owled_ros.bags.motion import motion_of
 from owled_ros.driver.action import Command, Maneuver, Route, Status
 from owled_ros.errors import UserError

@@ -7,7 +7,13 @@ import threading
 import time
 
 from owled_ros.driver.action import (
-    Action, InvalidAction, LimitedAction, Maneuver, Status, top_speed)
+    Action,
+    InvalidAction,
+    LimitedAction,
+    Maneuver,
+    Status,
+    top_speed,
+)
 from owled_ros.ros.refused import Refused
 
 NO_FRAME = 0  # stamp of a report that no frame led to

@@ -8,12 +8,11 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-
 from owled_ros.driver.action import Limits
 from owled_ros.driver.pinhole import LARGEST_FIELD
 from owled_ros.errors import UserError
 from owled_ros.ros.messages import ODOMETRY_TYPES
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 START = 'start'          # read only: set when the node starts
 CONFIGURE = 'configure'  # may change while the node is unconfigured

@@ -9,6 +9,9 @@ import importlib
 import math
 import time
 
+from owled_ros.bags.reading import Bag
+from owled_ros.errors import UserError
+from owled_ros.ros.messages import time_message
 import rclpy
 from rclpy.context import Context
 from rclpy.duration import Duration
@@ -16,10 +19,6 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 from rosbags.interfaces import QosDurability, QosReliability
 from rosgraph_msgs.msg import Clock
-
-from owled_ros.bags.reading import Bag
-from owled_ros.errors import UserError
-from owled_ros.ros.messages import time_message
 
 CLOCK_PERIOD = 0.01  # s of real time between two /clock messages without others in between
 SETTLE = 0.5         # s between seeing the subscriptions and the first message

@@ -5,14 +5,13 @@ import math
 import textwrap
 import time
 
+from owled_ros.driver.action import Maneuver, Status
+from owled_ros.msg import DrivingAction, Explanation
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-
-from owled_ros.driver.action import Maneuver, Status
-from owled_ros.msg import DrivingAction, Explanation
 
 TYPES = {'owled_ros/msg/DrivingAction': DrivingAction, 'owled_ros/msg/Explanation': Explanation}
 # Best effort hears every publisher, whatever it offers.

@@ -9,13 +9,24 @@ from dataclasses import dataclass, field
 import math
 
 import numpy as np
-
 from owled_ros.driver.action import EgoState
 from owled_ros.scenes.expert import KEPT
 from owled_ros.scenes.sampling import (
-    SPEED_LIMITS, random_body, random_camera, random_person, random_weather)
+    random_body,
+    random_camera,
+    random_person,
+    random_weather,
+    SPEED_LIMITS,
+)
 from owled_ros.scenes.scene import (
-    LENGTH, PERSON_IN_LANE, Pedestrian, Road, Scene, TrafficLight, Vehicle)
+    LENGTH,
+    Pedestrian,
+    PERSON_IN_LANE,
+    Road,
+    Scene,
+    TrafficLight,
+    Vehicle,
+)
 
 TICK = 0.02     # s of the simulation
 THINK = 0.1     # s between two decisions

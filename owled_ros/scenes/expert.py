@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import math
 
 import numpy as np
-
 from owled_ros.driver.action import Action, Maneuver
 
 ACCELERATION = 1.5        # m/s^2, IDM's a

@@ -9,13 +9,17 @@ from dataclasses import dataclass, replace
 import math
 
 import numpy as np
-
 from owled_ros.errors import UserError
-from owled_ros.scenes.drive import TICK, Simulation, random_world
+from owled_ros.scenes.drive import random_world, Simulation, TICK
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.sampling import (
-    SPEED_LIMITS, random_body, random_person, random_scene, random_weather)
-from owled_ros.scenes.scene import PERSON_IN_LANE, Pedestrian, TrafficLight, Vehicle
+    random_body,
+    random_person,
+    random_scene,
+    random_weather,
+    SPEED_LIMITS,
+)
+from owled_ros.scenes.scene import Pedestrian, PERSON_IN_LANE, TrafficLight, Vehicle
 
 GROUP = 40       # scenes of one kind that share a seed
 THINK = 0.2      # s between the decisions of a simulated drive, as in the closed loop

@@ -4,7 +4,6 @@ import math
 
 import cv2
 import numpy as np
-
 from owled_ros.scenes.scene import LENGTH, LIGHT_STATES
 
 SHIFT = 4  # fractional bits of OpenCV's coordinates, for edges without steps

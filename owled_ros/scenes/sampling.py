@@ -3,10 +3,18 @@
 import math
 
 import numpy as np
-
 from owled_ros.scenes.expert import obstacles
 from owled_ros.scenes.scene import (
-    LENGTH, STEP, Camera, Pedestrian, Road, Scene, TrafficLight, Vehicle, Weather)
+    Camera,
+    LENGTH,
+    Pedestrian,
+    Road,
+    Scene,
+    STEP,
+    TrafficLight,
+    Vehicle,
+    Weather,
+)
 
 SPEED_LIMITS = tuple(kmh / 3.6 for kmh in (30, 40, 50, 60))
 

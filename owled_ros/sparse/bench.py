@@ -11,16 +11,20 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch.nn import functional
-
 from owled_ros.driver.checkpoint import EMBEDDED, load_model, locate
-from owled_ros.driver.stepping import CachePool, SteppedDecoder, language_step
+from owled_ros.driver.stepping import CachePool, language_step, SteppedDecoder
 from owled_ros.errors import UserError
 from owled_ros.sparse.linear import (
-    SparseLinear, kernels_for, make_sparse, packed_bytes, prunable_linears)
-from owled_ros.sparse.packing import PackedWeight, in_huge_pages, pack, pack_int8
-from owled_ros.sparse.timing import Contestant, bandwidth, in_turn, rotation_bytes
+    kernels_for,
+    make_sparse,
+    packed_bytes,
+    prunable_linears,
+    SparseLinear,
+)
+from owled_ros.sparse.packing import in_huge_pages, pack, pack_int8, PackedWeight
+from owled_ros.sparse.timing import bandwidth, Contestant, in_turn, rotation_bytes
+import torch
+from torch.nn import functional
 
 SPARSITIES = (0.5, 0.6, 0.7)
 PREFILL_TOKENS = 256

@@ -6,17 +6,16 @@ A few rows (decoding) are multiplied by a kernel that reads the packed weights o
 buffer, and a dense product does the rest.
 """
 
-import importlib.util
-import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+import importlib.util
+import time
 
+from owled_ros.sparse.kernels.library import kernels, MAX_BATCH
+from owled_ros.sparse.packing import in_huge_pages, pack, pack_int8, PackedWeight
 import torch
 from torch import nn
 from torch.nn import functional
-
-from owled_ros.sparse.kernels.library import MAX_BATCH, kernels
-from owled_ros.sparse.packing import PackedWeight, in_huge_pages, pack, pack_int8
 
 TILE_WEIGHTS = 1 << 19       # unpacked at a time: small enough for a core's cache
 TILE_ROWS = 512              # at least, or the dense product has too little to do at a time

@@ -14,17 +14,16 @@ mask of 2:4 is as large as its usual two-bit indices, and smaller from 4:8 on.
 A negative zero is a zero, and comes back as a positive one.
 """
 
+from dataclasses import dataclass
 import json
 import mmap
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from owled_ros.errors import UserError
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
+import torch
 
 WORD = 64            # columns that a mask's word covers; rows of masks are whole words
 PADDING = 64         # bytes after the values that a kernel may read, and never uses

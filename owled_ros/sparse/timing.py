@@ -1,10 +1,10 @@
 """Fair times on a computer that others use too: turns, rotated weights, a copy beside them."""
 
-import statistics
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from collections.abc import Callable
+import statistics
+import time
 
 import torch
 

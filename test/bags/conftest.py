@@ -5,8 +5,15 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 from owled_ros.bags.types import (
-    CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, ODOMETRY, TWIST, TWIST_WITH_COVARIANCE, typestore,
-    VELOCITY_REPORT)
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    IMAGE,
+    ODOMETRY,
+    TWIST,
+    TWIST_WITH_COVARIANCE,
+    typestore,
+    VELOCITY_REPORT,
+)
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 

@@ -6,7 +6,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 from owled_ros.bags.images import (
-    BYTES_PER_PIXEL, CompressedImage, decode, MAX_PIXELS, to_rgb, UnreadableImage)
+    BYTES_PER_PIXEL,
+    CompressedImage,
+    decode,
+    MAX_PIXELS,
+    to_rgb,
+    UnreadableImage,
+)
 import pytest
 
 PICTURE = np.zeros((6, 8, 3), np.uint8)

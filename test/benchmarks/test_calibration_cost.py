@@ -1,24 +1,23 @@
 """The parts of the benchmark of pruning's cost that need neither llm-compressor nor a clock."""
 
-import math
 from dataclasses import asdict
+import math
 
-import pytest
-import torch
-from calibration.original_owl import OriginalOwl, allocate
+from calibration.original_owl import allocate, OriginalOwl
 from calibration.sides import random_tokens
 from calibration_cost import (
-    ORIGINAL,
-    OWL,
-    SMALL,
     bars_of,
     make_model,
     masks_agree,
     merge,
+    ORIGINAL,
+    OWL,
+    SMALL,
     table,
 )
-
-from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning import prune, PruningSettings
+import pytest
+import torch
 
 
 @pytest.fixture(scope='module')

@@ -1,12 +1,11 @@
 """The benchmark's shortcut prunes as the package does, on a tiny model of random weights."""
 
-import pytest
-import torch
 from language_model.in_memory import InMemoryModel
+from owled_ros.pruning import prune, PruningSettings
+import pytest
 from safetensors.torch import load_file
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from owled_ros.pruning import PruningSettings, prune
 
 
 @pytest.fixture

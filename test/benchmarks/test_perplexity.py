@@ -2,10 +2,10 @@
 
 import random
 
-import pytest
 from language_model import tables
 from language_model.comparison import paired_interval, percentile, spread
-from perplexity import OURS, Cell, Notebook, all_cells, grid_cells, quick_cells
+from perplexity import all_cells, Cell, grid_cells, Notebook, OURS, quick_cells
+import pytest
 
 
 def test_a_difference_that_all_documents_share_has_no_interval():

@@ -41,8 +41,12 @@ def make_tokenizer():
 def save_model(directory):
     import torch
     from transformers import (
-        LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor,
-        SiglipVisionConfig)
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        SiglipVisionConfig,
+    )
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
     torch.manual_seed(1)
     tokenizer = make_tokenizer()

@@ -9,10 +9,9 @@ import os
 import re
 import time
 
+from owled_ros.ros import qos
 import rclpy
 from sensor_msgs.msg import Image
-
-from owled_ros.ros import qos
 
 WIDTH, HEIGHT = 1920, 1080
 PERIOD = 0.1    # s

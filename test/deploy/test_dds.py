@@ -7,13 +7,12 @@ import sys
 import time
 from xml.etree import ElementTree
 
+from owled_ros.ros import qos
 import pytest
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
-
-from owled_ros.ros import qos
 
 DEPLOY = Path(__file__).parents[2] / 'deploy'
 PROFILE = DEPLOY / 'fastdds.xml'

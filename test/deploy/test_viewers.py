@@ -6,11 +6,10 @@ from xml.etree import ElementTree
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
+from owled_ros.msg import DrivingAction, Explanation
 import pytest
 from sensor_msgs.msg import CompressedImage
 import yaml
-
-from owled_ros.msg import DrivingAction, Explanation
 
 CONFIG = Path(__file__).parents[2] / 'config'
 FOXGLOVE = json.loads((CONFIG / 'owled_foxglove.json').read_text())

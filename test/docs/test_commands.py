@@ -14,15 +14,14 @@ import shutil
 import sys
 from types import ModuleType, SimpleNamespace
 
-import pytest
-import rclpy
-from rclpy.context import Context
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-
 from owled_ros.bags.types import typestore
 from owled_ros.bags.writing import METADATA_VERSION
 from owled_ros.cli import build_parser, main
 from owled_ros.driver.checkpoint import locate
+import pytest
+import rclpy
+from rclpy.context import Context
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('deploy/**/*.md'),

@@ -1,18 +1,17 @@
 """docs/pruning.md says what is there, and its Python runs."""
 
-from dataclasses import MISSING, fields
+from dataclasses import fields, MISSING
 from pathlib import Path
 import re
 import sys
-
-import pytest
-import torch
 
 from owled_ros.cli import main
 from owled_ros.pruning import PruningSettings
 from owled_ros.pruning.allocation import ALLOCATIONS
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.settings import COMPONENTS
+import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / 'docs' / 'pruning.md').read_text()

@@ -1,11 +1,18 @@
 import math
 import random
 
-import pytest
-
 from owled_ros.driver.action import (
-    Action, ActionLimiter, Command, EgoState, InvalidAction, Limits, LimitsApplied, Maneuver,
-    Route)
+    Action,
+    ActionLimiter,
+    Command,
+    EgoState,
+    InvalidAction,
+    Limits,
+    LimitsApplied,
+    Maneuver,
+    Route,
+)
+import pytest
 
 LIMITS = Limits(acceleration=2.0, deceleration=4.0, emergency_deceleration=8.0, jerk=5.0,
                 emergency_jerk=50.0, steering_angle=0.4, steering_rate=0.5, speed=15.0)

@@ -1,7 +1,4 @@
 import numpy as np
-import pytest
-import torch
-
 from owled_ros.driver.action import EgoState
 from owled_ros.driver.backend import BACKENDS, choose_backend
 from owled_ros.driver.checkpoint import load_model, load_processor, locate
@@ -12,7 +9,9 @@ from owled_ros.ros import parameters
 from owled_ros.scenes.render import render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
 from owled_ros.sparse import linear
-from owled_ros.sparse.linear import SparseLinear, pruned_linears
+from owled_ros.sparse.linear import pruned_linears, SparseLinear
+import pytest
+import torch
 
 
 def pruned_model():

@@ -1,14 +1,13 @@
 """Several frames in one batch get the answers that they get one by one."""
 
 import numpy as np
-import pytest
-import torch
-
 from owled_ros.driver.action import Command, EgoState, Route
-from owled_ros.driver.decoding import Decoder, TokenTree, decode_fields
+from owled_ros.driver.decoding import decode_fields, Decoder, TokenTree
 from owled_ros.driver.driver import Driver
 from owled_ros.driver.prompt import batched_prompts, teacher_forced
 from owled_ros.evaluation.cases import scene_cases
+import pytest
+import torch
 
 
 @pytest.fixture(scope='module')

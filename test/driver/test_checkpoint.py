@@ -2,15 +2,20 @@ import hashlib
 import json
 import shutil
 
-import pytest
-from safetensors.torch import load_file, save_file
-import torch
-
 from owled_ros.driver.checkpoint import (
-    choose_device, choose_dtype, load_model, load_processor, locate, weights_hash)
+    choose_device,
+    choose_dtype,
+    load_model,
+    load_processor,
+    locate,
+    weights_hash,
+)
 from owled_ros.driver.driver import Driver
 from owled_ros.errors import UserError
 from owled_ros.pruning.shards import hash_file, hash_weights, Shards
+import pytest
+from safetensors.torch import load_file, save_file
+import torch
 
 INDEX = 'model.safetensors.index.json'
 

@@ -1,13 +1,12 @@
 import numpy as np
-import pytest
-import torch
-
 from owled_ros.driver.action import Command, EgoState, Maneuver
 from owled_ros.driver.decoding import Decoder, FieldChoice, TokenTree
 from owled_ros.driver.driver import Driver
 from owled_ros.driver.prompt import prompt_inputs
 from owled_ros.scenes.render import render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
+import pytest
+import torch
 
 
 @pytest.fixture(scope='module')

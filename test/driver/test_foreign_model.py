@@ -1,20 +1,23 @@
 """A model of another family than the embedded one, without a driving format of its own."""
 
 import numpy as np
-import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-import torch
-from transformers import (
-    AutoModelForImageTextToText, Idefics3Config, Idefics3ForConditionalGeneration,
-    Idefics3Processor, PreTrainedTokenizerFast)
-from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
-
 from owled_ros.bags.samples import Source
-from owled_ros.calibration import Request, calibrate
+from owled_ros.calibration import calibrate, Request
 from owled_ros.driver.action import Command, EgoState, Maneuver, Route
 from owled_ros.driver.driver import Driver
 from owled_ros.pruning import PruningSettings
 from owled_ros.scenes.recording import record_drive
+import pytest
+from tokenizers import decoders, models, pre_tokenizers, Tokenizer, trainers
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3Processor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 CHAT = (
     "{% for m in messages %}<start>{{ m['role'] }}:{% for c in m['content'] %}"

@@ -4,16 +4,15 @@ from dataclasses import replace
 import json
 import shutil
 
-import pytest
-
 from owled_ros.cli import main
 from owled_ros.driver import checkpoint
 from owled_ros.driver.checkpoint import load_processor, locate
 from owled_ros.driver.decoding import TokenTree
-from owled_ros.driver.format_check import FieldCost, check_format, decisions, longest
+from owled_ros.driver.format_check import check_format, decisions, FieldCost, longest
 from owled_ros.driver.format_file import FORMAT_FILE
 from owled_ros.driver.prompt import DrivingFormat
 from owled_ros.errors import UserError
+import pytest
 
 
 @pytest.fixture(scope='module')

@@ -3,14 +3,14 @@
 from dataclasses import replace
 import json
 
-from hypothesis import HealthCheck, example, given, settings, strategies as st
-import pytest
-
+from hypothesis import example, given, HealthCheck, settings
+from hypothesis import strategies as st
 from owled_ros.driver.action import Command, EgoState
 from owled_ros.driver.checkpoint import locate
 from owled_ros.driver.format_file import FORMAT_FILE, FORMER_FILE, LARGEST_FILE
 from owled_ros.driver.prompt import DrivingFormat, NumberFormat
 from owled_ros.errors import UserError
+import pytest
 
 BY_HAND = """\
 # A camera behind the windscreen.

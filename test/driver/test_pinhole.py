@@ -5,11 +5,18 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import pytest
-
 from owled_ros.driver.pinhole import (
-    as_pinhole, Camera, camera_info_beside, camera_of, check_field, ideal_lens, Lens, widest_field)
+    as_pinhole,
+    Camera,
+    camera_info_beside,
+    camera_of,
+    check_field,
+    ideal_lens,
+    Lens,
+    widest_field,
+)
 from owled_ros.errors import UserError
+import pytest
 
 WIDTH, HEIGHT = 640, 480
 LENSES = {

@@ -12,11 +12,10 @@ import time
 from types import ModuleType
 
 import numpy as np
-import pytest
-
 from owled_ros.driver.action import Command, EgoState, InvalidAction, Maneuver, Route
 from owled_ros.driver.process import DriverProcess, ProcessEnded, Stopped
 from owled_ros.errors import UserError
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 from scripted_driver import ScriptedDriver  # noqa: E402

@@ -2,16 +2,22 @@ from dataclasses import replace
 import math
 
 import numpy as np
-import pytest
-import torch
-from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
-
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver, Route
 from owled_ros.driver.checkpoint import load_processor, locate
 from owled_ros.driver.prompt import (
-    DrivingFormat, NumberFormat, answer_tokens, answered, extend, field_tree, prompt_inputs,
-    teacher_forced)
+    answer_tokens,
+    answered,
+    DrivingFormat,
+    extend,
+    field_tree,
+    NumberFormat,
+    prompt_inputs,
+    teacher_forced,
+)
 from owled_ros.errors import UserError
+import pytest
+import torch
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 FRAME = np.full((48, 64, 3), 90, np.uint8)
 

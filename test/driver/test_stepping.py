@@ -3,11 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+from owled_ros.driver.stepping import CachePool, language_step, SteppedDecoder
+from owled_ros.sparse.linear import make_sparse
 import pytest
 import torch
-
-from owled_ros.driver.stepping import CachePool, SteppedDecoder, language_step
-from owled_ros.sparse.linear import make_sparse
 
 FAMILIES = Path(__file__).parents[1] / 'pruning' / 'test_families.py'
 spec = importlib.util.spec_from_file_location('families', FAMILIES)

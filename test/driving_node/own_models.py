@@ -1,6 +1,6 @@
 """Tiny models of two families with random weights, as the hub would give them: without a format."""
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, Tokenizer, trainers
 import torch
 import transformers as t
 

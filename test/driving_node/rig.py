@@ -28,12 +28,11 @@ from std_msgs.msg import Float64
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import processes  # noqa: E402
-
 from owled_ros.bags.motion import twist_of  # noqa: E402
 from owled_ros.driver.pinhole import camera_info_beside  # noqa: E402
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo  # noqa: E402
 from owled_ros.ros.messages import odometry_type  # noqa: E402
+import processes  # noqa: E402
 
 PROGRAM = Path(__file__).with_name('scripted_driver.py')
 OWN_SEGMENT = re.compile(r'/dev/shm/fastdds_[0-9a-f]{16}_el')  # of one process, held open

@@ -5,11 +5,10 @@ import time
 
 import cv2
 import numpy as np
+from owled_ros.msg import DrivingAction, DrivingCommand, ModelInfo
 import pytest
 from rclpy.qos import ReliabilityPolicy
 from rig import LATCHED, nanoseconds, picture
-
-from owled_ros.msg import DrivingAction, DrivingCommand, ModelInfo
 
 
 def test_action_then_explanation(start):

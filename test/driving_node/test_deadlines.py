@@ -4,9 +4,8 @@ import itertools
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rig import nanoseconds
-
 from owled_ros.msg import DrivingAction
+from rig import nanoseconds
 
 
 def gaps(times):

@@ -3,12 +3,11 @@
 import signal
 import time
 
+from owled_ros.msg import DrivingAction
 import pytest
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile
 from rig import PROGRAM
-
-from owled_ros.msg import DrivingAction
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

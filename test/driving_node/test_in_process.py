@@ -4,14 +4,13 @@ import gc
 from types import SimpleNamespace
 import weakref
 
-import pytest
-from rclpy.context import Context
-import rclpy
-from scripted_driver import ScriptedDriver
-
 from owled_ros import driving_node
 from owled_ros.driver.action import Status
 from owled_ros.driving_node import DrivingNode
+import pytest
+import rclpy
+from rclpy.context import Context
+from scripted_driver import ScriptedDriver
 
 
 @pytest.fixture

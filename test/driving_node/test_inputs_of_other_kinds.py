@@ -4,12 +4,11 @@ import math
 import sys
 from types import ModuleType, SimpleNamespace
 
-import pytest
-from rig import picture
-
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction
 from owled_ros.ros.messages import motion, odometry_type
+import pytest
+from rig import picture
 
 
 def feed(rig, **info):

@@ -4,7 +4,6 @@ import threading
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-
 from owled_ros.msg import DrivingAction
 
 

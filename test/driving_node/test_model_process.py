@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 import signal
 
+from owled_ros.msg import DrivingAction
 import pytest
 from rig import PROGRAM
-
-from owled_ros.msg import DrivingAction
 
 
 def alive(process):

@@ -7,12 +7,11 @@ together, not how well such a model drives.
 import json
 from pathlib import Path
 
-from own_models import save_qwen, save_smolvlm
-import pytest
-
 from owled_ros.cli import main
 from owled_ros.driver.prompt import DrivingFormat
 from owled_ros.msg import DrivingAction
+from own_models import save_qwen, save_smolvlm
+import pytest
 
 NODE = Path(__file__).parents[2] / 'owled_ros' / 'driving_node.py'
 OWN_WORDS = """\

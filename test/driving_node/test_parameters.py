@@ -1,12 +1,12 @@
 """Parameters: what is refused, when, and in which words."""
 
-import pytest
-from rcl_interfaces.msg import Parameter as ParameterMessage, ParameterValue
-from rcl_interfaces.srv import SetParameters, SetParametersAtomically
-from rig import CALM
-
 from owled_ros.msg import DrivingAction
 from owled_ros.ros.parameters import ANY_TIME, BY_NAME, CONFIGURE, PARAMETERS, START
+import pytest
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rig import CALM
 
 
 def test_changes_while_it_drives(start):

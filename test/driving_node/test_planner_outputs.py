@@ -5,12 +5,11 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 from geometry_msgs.msg import TwistStamped
-import pytest
-
 from owled_ros.driver.action import Limits
 from owled_ros.errors import UserError
 from owled_ros.msg import DrivingAction
 from owled_ros.ros.planner_outputs import OUTPUTS, PlannerOutputs
+import pytest
 
 LIMITS = Limits()
 

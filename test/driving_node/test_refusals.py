@@ -3,10 +3,9 @@
 import math
 
 import numpy as np
+from owled_ros.msg import DrivingAction
 from rig import picture
 from sensor_msgs.msg import Image
-
-from owled_ros.msg import DrivingAction
 
 
 def refusal(rig, status, feed, words):

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import threading
 
+from owled_ros.msg import DrivingAction
 import pytest
 import rig as rig_module
-
-from owled_ros.msg import DrivingAction
 
 SOON = 2.0  # s
 LAST = b'ends on SIGTERM'

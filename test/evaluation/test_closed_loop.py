@@ -1,14 +1,19 @@
 import json
 
 import numpy as np
-import pytest
-
 from owled_ros.driver.action import Action, Maneuver
 from owled_ros.driver.driver import Driver
 from owled_ros.evaluation.closed_loop import (
-    Outcome, Trial, drive_closed_loop, drive_expert, record, summarise)
+    drive_closed_loop,
+    drive_expert,
+    Outcome,
+    record,
+    summarise,
+    Trial,
+)
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.sampling import held_out_seeds
+import pytest
 
 SEED = held_out_seeds(1)[0]
 

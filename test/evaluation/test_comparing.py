@@ -1,9 +1,8 @@
 import math
 
 import numpy as np
-import pytest
-
 from owled_ros.evaluation.comparing import compare, holm, interval
+import pytest
 
 
 def test_an_interval_is_that_of_the_normal_approximation():

@@ -1,9 +1,8 @@
 """What a table says, from numbers that were made up for the test."""
 
 import numpy as np
-
-from owled_ros.evaluation.findings import ACCURACIES, ERRORS, bars, pairs
-from owled_ros.evaluation.table import DENSE, OURS, Cell, Plan
+from owled_ros.evaluation.findings import ACCURACIES, bars, ERRORS, pairs
+from owled_ros.evaluation.table import Cell, DENSE, OURS, Plan
 
 PLAN = Plan(methods=('Wanda', 'OWL+Wanda', OURS), sparsities=(0.5, 0.6), components=('both',),
             data=('driving',), seeds=(0,))

@@ -1,11 +1,10 @@
 import math
 
 import numpy as np
-import pytest
-
 from owled_ros.driver.action import Action, EgoState, Maneuver
 from owled_ros.evaluation.metrics import mean, measure, scores
 from owled_ros.evaluation.open_loop import Answer
+import pytest
 
 RED = 'Red light 20 m ahead, no vehicle, no pedestrian: I stop because of the light.'
 GREEN = ('Green light 23 m ahead, no vehicle, no pedestrian: I keep my lane because the road is '

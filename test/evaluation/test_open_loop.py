@@ -1,12 +1,11 @@
 import numpy as np
-import pytest
-
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver
 from owled_ros.driver.driver import Driver
 from owled_ros.evaluation.cases import Case, scene_cases
 from owled_ros.evaluation.metrics import measure
 from owled_ros.evaluation.open_loop import ask, time_driver
 from owled_ros.evaluation.sentences import read_sentence
+import pytest
 
 CROSSING = ('No light, vehicle 9 m ahead, pedestrian in the lane 5 m ahead: I brake hard because '
             'of the pedestrian.')

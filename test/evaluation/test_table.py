@@ -3,16 +3,25 @@
 import csv
 import json
 
-import pytest
-from safetensors.torch import load_file
-import torch
-
 from owled_ros.driver.checkpoint import locate
 from owled_ros.evaluation.quantising import quantise, round_rows
 from owled_ros.evaluation.table import (
-    BITS, DENSE, METHODS, OURS, OWLS, Cell, Plan, Table, driving_samples, other_samples)
+    BITS,
+    Cell,
+    DENSE,
+    driving_samples,
+    METHODS,
+    other_samples,
+    OURS,
+    OWLS,
+    Plan,
+    Table,
+)
 from owled_ros.evaluation.table_report import write_table
 from owled_ros.pruning import PruningSettings
+import pytest
+from safetensors.torch import load_file
+import torch
 
 PLAN = Plan(methods=('Wanda', OURS), sparsities=(0.5,), components=('both',), data=('driving',),
             seeds=(0,), samples=4, scenes=4, bar_scenes=5, closed_sparsities=(0.5,), drives=2,

@@ -2,14 +2,13 @@
 
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
+from owled_ros.msg import DrivingAction
+from owled_ros.ros import qos
 import rclpy
 from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Bool
-
-from owled_ros.msg import DrivingAction
-from owled_ros.ros import qos
 
 PATIENCE = 60.0     # s
 SPEED = 5.0         # m/s, whatever is commanded

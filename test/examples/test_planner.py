@@ -5,10 +5,9 @@ from pathlib import Path
 import subprocess
 import sys
 
+from owled_ros.msg import DrivingAction
 import pytest
 from road import action, brakes, Road, speeds_up
-
-from owled_ros.msg import DrivingAction
 
 PROGRAM = Path(__file__).parents[2] / 'examples' / 'planner.py'
 

@@ -12,11 +12,10 @@ from sensor_msgs.msg import CompressedImage, Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 
-import processes  # noqa: E402
-from rig import Rig  # noqa: E402
-
 from owled_ros.msg import DrivingCommand  # noqa: E402
 from owled_ros.ros import messages  # noqa: E402
+import processes  # noqa: E402
+from rig import Rig  # noqa: E402
 
 CAMERA_DEPTH = 10
 

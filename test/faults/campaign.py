@@ -25,13 +25,12 @@ from bench import Bench  # noqa: E402
 from kinds import KINDS, kinds_of  # noqa: E402
 from kinds.base import by_watchdog  # noqa: E402
 from kinds.node import EXIT_WITHIN  # noqa: E402
+from owled_ros.driver.action import Status  # noqa: E402
+from owled_ros.ros.parameters import PARAMETERS, Settings  # noqa: E402
 from ros_domain import environment, locked_domain  # noqa: E402
 from stream import CAMERA_EVERY, Stream  # noqa: E402
 from summary import last_line, outcome, passed, summarise, table  # noqa: E402
 from witness import Ledger, Witness  # noqa: E402
-
-from owled_ros.driver.action import Status  # noqa: E402
-from owled_ros.ros.parameters import PARAMETERS, Settings  # noqa: E402
 
 HERE = Path(__file__).parent
 ATTEMPTS = 3            # for a fault during which the machine was late itself

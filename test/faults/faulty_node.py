@@ -8,7 +8,6 @@ import sys
 import time
 
 from marks import confidence, curvature, Order, read
-
 from owled_ros.driver.action import Action, Maneuver
 
 HANG = 0.3    # s; past the deadline of the campaign, short of its hang_limit

@@ -1,20 +1,19 @@
 """What the node is fed: clock, odometry and camera in real time, as a fault changes them."""
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable
 
 import cv2
 from marks import Order, paint
 from nav_msgs.msg import Odometry
 import numpy as np
-from sensor_msgs.msg import CompressedImage, Image
-
 from owled_ros.ros.messages import time_message
+from sensor_msgs.msg import CompressedImage, Image
 
 TICK = 0.01          # s; also the period of /clock
 ODOMETRY_EVERY = 2   # ticks: 50 Hz

@@ -19,10 +19,6 @@ from campaign import excused, has_grown, plan, Run, SETUPS  # noqa: E402
 from kinds import KINDS, kinds_of  # noqa: E402
 from marks import Order, paint, read  # noqa: E402
 import numpy as np  # noqa: E402
-from stream import Measurement, Shot  # noqa: E402
-from summary import last_line, outcome, passed, summarise  # noqa: E402
-from witness import Ledger, Witness  # noqa: E402
-
 from owled_ros.driver.action import (  # noqa: E402
     LimitedAction,  # noqa: E402
     LimitsApplied,
@@ -31,6 +27,9 @@ from owled_ros.driver.action import (  # noqa: E402
 )
 from owled_ros.ros import messages  # noqa: E402
 from owled_ros.ros.outlet import ActionReport  # noqa: E402
+from stream import Measurement, Shot  # noqa: E402
+from summary import last_line, outcome, passed, summarise  # noqa: E402
+from witness import Ledger, Witness  # noqa: E402
 
 CAMPAIGN = Path(__file__).with_name('campaign.py')
 FAULTS = 300

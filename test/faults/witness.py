@@ -11,7 +11,6 @@ import threading
 import time
 
 from marks import confidence, curvature
-
 from owled_ros.driver.action import LimitsApplied, Maneuver, Status
 from owled_ros.ros.messages import nanoseconds
 from owled_ros.ros.outlet import NO_FRAME

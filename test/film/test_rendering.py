@@ -4,9 +4,6 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-from PIL import Image
-import pytest
-
 from owled_ros.bags.samples import Drive, Sample, Source
 from owled_ros.bags.writing import DriveWriter
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver
@@ -14,6 +11,8 @@ from owled_ros.errors import UserError
 from owled_ros.film.files import Film
 from owled_ros.film.overlay import RED
 from owled_ros.film.rendering import Cut, render_drive
+from PIL import Image
+import pytest
 
 START = 1_000 * 10**9
 GREY = 120

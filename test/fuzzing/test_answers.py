@@ -3,15 +3,23 @@
 import math
 from types import SimpleNamespace
 
-from hypothesis import given, strategies as st
-import pytest
-import torch
-
+from hypothesis import given
+from hypothesis import strategies as st
 from owled_ros.driver.action import (
-    Action, ActionLimiter, Command, EgoState, InvalidAction, Limits, Maneuver, Route)
+    Action,
+    ActionLimiter,
+    Command,
+    EgoState,
+    InvalidAction,
+    Limits,
+    Maneuver,
+    Route,
+)
 from owled_ros.driver.decoding import decode_fields, TokenTree
 from owled_ros.driver.prompt import DrivingFormat
 from owled_ros.ros.outlet import ActionOutlet, TOLERANCE
+import pytest
+import torch
 
 VOCABULARY = 256
 FORMAT = DrivingFormat()

@@ -5,14 +5,14 @@ import shutil
 import sys
 import tempfile
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from mutations import mutated  # noqa: E402
-
 from owled_ros.bags.samples import Drive, Source  # noqa: E402
 from owled_ros.bags.writing import DriveWriter, ODOM_TOPIC  # noqa: E402
 from owled_ros.driver.action import EgoState  # noqa: E402
@@ -25,8 +25,7 @@ SECOND = 10**9
 @pytest.fixture(scope='session')
 def recorded(tmp_path_factory):
     """Return {storage: bag} of two short drives, mcap and sqlite3."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.rosbag2 import Reader
+    from rosbags.rosbag2 import Reader, StoragePlugin, Writer
     folder = tmp_path_factory.mktemp('bags')
     picture = np.random.default_rng(0)
     with DriveWriter(folder / 'first') as writer:

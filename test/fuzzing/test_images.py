@@ -5,14 +5,14 @@ import sys
 from types import SimpleNamespace
 
 import cv2
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from mutations import mutated  # noqa: E402
-
 from owled_ros.bags.images import BYTES_PER_PIXEL, to_rgb, UnreadableImage  # noqa: E402
 
 PIXELS = 1 << 16   # allowed in these tests

@@ -7,7 +7,8 @@ import shutil
 import sys
 import tempfile
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import pytest
 from safetensors.torch import save_file
 import torch
@@ -16,10 +17,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 
 from mutations import ANYTHING, mutated, spoilt  # noqa: E402
-
 from owled_ros.driver.action import Command, EgoState  # noqa: E402
-from owled_ros.driver.checkpoint import (  # noqa: E402
-    load_model, load_processor, recorded_sparsity)
+from owled_ros.driver.checkpoint import load_model, load_processor, recorded_sparsity  # noqa: E402
 from owled_ros.driver.driver import Driver  # noqa: E402
 from owled_ros.driver.format_file import FORMAT_FILE  # noqa: E402
 from owled_ros.driver.prompt import DrivingFormat  # noqa: E402

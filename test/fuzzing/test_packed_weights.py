@@ -4,14 +4,14 @@ from pathlib import Path
 import sys
 import tempfile
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from mutations import mutated  # noqa: E402
-
 from owled_ros.errors import UserError  # noqa: E402
 from owled_ros.sparse.packing import load_packed, pack, pack_int8, save_packed  # noqa: E402
 

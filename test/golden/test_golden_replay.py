@@ -14,12 +14,11 @@ import signal
 import sys
 import time
 
-import pytest
-
 from owled_ros.bags.reading import Bag
 from owled_ros.bags.writing import IMAGE_TOPIC, ODOM_TOPIC
 from owled_ros.msg import DrivingAction
 from owled_ros.scenes.recording import record_drive
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 

@@ -6,9 +6,8 @@ import shutil
 import subprocess
 import sys
 
-import yaml
-
 from owled_ros.driver.action import LimitsApplied, Maneuver, Status
+import yaml
 
 CONSUMER = Path(__file__).with_name('consumer')
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 import xml.etree.ElementTree as ElementTree
 
-import pytest
-
 import owled_ros
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ElementTree.parse(ROOT / 'package.xml').getroot()

@@ -3,10 +3,9 @@
 from pathlib import Path
 import re
 
-import pytest
-
 from owled_ros.driver.action import Limits, LimitsApplied, Maneuver, Route, Status
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo
+import pytest
 
 SOURCES = sorted(Path(__file__).parents[2].joinpath('msg').glob('*.msg'))
 

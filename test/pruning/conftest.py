@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from transformers import (
-    LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig)
+from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
 IMAGE_TOKEN = 99
 PATCHES = 16

@@ -2,7 +2,7 @@
 
 import string
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers, Regex, Tokenizer
 import transformers as t
 
 IMAGE, START, END, VIDEO = 99, 97, 98, 96

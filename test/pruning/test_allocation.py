@@ -1,10 +1,9 @@
 """How the budget is shared: OWL by hand, OWL as published, exact sums under clamps."""
 
-import pytest
-
 from owled_ros.errors import UserError
 from owled_ros.pruning import PruningSettings
-from owled_ros.pruning.allocation import ALLOCATIONS, Share, allocate, clamp, share_out
+from owled_ros.pruning.allocation import allocate, ALLOCATIONS, clamp, Share, share_out
+import pytest
 
 
 def shares(outliers, counts=None, component='language'):

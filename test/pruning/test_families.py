@@ -12,12 +12,11 @@ import transformers as t
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 sys.path.insert(0, str(Path(__file__).parent))
-from processors import PROCESSORS  # noqa: E402
-
 from owled_ros.corpora import read_images  # noqa: E402
 from owled_ros.errors import UserError  # noqa: E402
-from owled_ros.pruning import PruningSettings, prune  # noqa: E402
+from owled_ros.pruning import prune, PruningSettings  # noqa: E402
 from owled_ros.pruning.lane import labels_of  # noqa: E402
+from processors import PROCESSORS  # noqa: E402
 
 IMAGE, START, END = 99, 97, 98
 TEXT = {'vocab_size': 100, 'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 3,

@@ -1,20 +1,19 @@
 """What allocations measure, against whole forwards and backwards of the whole model."""
 
+from owled_ros.pruning import prune, PruningSettings
+from owled_ros.pruning.allocation import allocate, Share
+from owled_ros.pruning.alphapruning import hill_exponent, measure_alpha
+from owled_ros.pruning.fisher import BINS, fisher, histogram, measure_fisher
+from owled_ros.pruning.lane import Lane
+from owled_ros.pruning.measuring import measure_ablation, Subject, walk
+from owled_ros.pruning.patterns import choose, Cut
+from owled_ros.pruning.stash import Stash
+from owled_ros.pruning.streaming import StreamedModel
+from owled_ros.pruning.structure import find_chains
 import pytest
 import torch
 from torch.nn import functional
 from transformers import AutoModelForImageTextToText
-
-from owled_ros.pruning import PruningSettings, prune
-from owled_ros.pruning.allocation import Share, allocate
-from owled_ros.pruning.alphapruning import hill_exponent, measure_alpha
-from owled_ros.pruning.fisher import BINS, histogram, fisher, measure_fisher
-from owled_ros.pruning.lane import Lane
-from owled_ros.pruning.measuring import Subject, measure_ablation, walk
-from owled_ros.pruning.patterns import Cut, choose
-from owled_ros.pruning.stash import Stash
-from owled_ros.pruning.streaming import StreamedModel
-from owled_ros.pruning.structure import find_chains
 
 
 @pytest.fixture

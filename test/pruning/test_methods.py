@@ -1,12 +1,11 @@
 """Which weights go: against brute force, with ties, to the exact number; and what updates gain."""
 
-import pytest
-import torch
-
 from owled_ros.errors import UserError
 from owled_ros.pruning.methods import METHODS
 from owled_ros.pruning.patterns import Cut, lowest, lowest_of_all, parse_pattern
 from owled_ros.pruning.statistics import InputHessian, InputNorms
+import pytest
+import torch
 
 
 def statistic(x, kind=InputNorms):

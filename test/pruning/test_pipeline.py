@@ -1,20 +1,18 @@
 """The whole of pruning on a tiny Llava, against a second implementation and plain transformers."""
 
-import json
 from collections import Counter
+import json
 from pathlib import Path
 
-import pytest
-import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
-
 from owled_ros.errors import UserError
-from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning import prune, PruningSettings
 from owled_ros.pruning.inspection import inspect_model
 from owled_ros.pruning.lane import Lane
 from owled_ros.pruning.pipeline import interleave
-
+import pytest
+from safetensors.torch import load_file, save_file
+import torch
+from transformers import AutoModelForImageTextToText
 
 OWL = {'method': 'wanda', 'allocation': 'owl', 'statistics': 'sequential'}
 WANDA = {'method': 'wanda', 'allocation': 'uniform', 'sparsity': 0.5}

@@ -5,14 +5,13 @@ import os
 import subprocess
 import sys
 
-import pytest
-import torch
-from safetensors.torch import load_file, save_file
-
 from owled_ros.errors import UserError
-from owled_ros.pruning import PruningSettings, prune
+from owled_ros.pruning import prune, PruningSettings
 from owled_ros.pruning.processes import ALONE, Processes
 from owled_ros.pruning.streaming import find_device
+import pytest
+from safetensors.torch import load_file, save_file
+import torch
 
 CASES = {
     'wanda': {'method': 'wanda', 'allocation': 'owl', 'statistics': 'sequential'},

@@ -1,9 +1,8 @@
 """The time left, as it is told while a model is pruned."""
 
-import pytest
-
-from owled_ros.pruning import PruningSettings, progress, prune
+from owled_ros.pruning import progress, prune, PruningSettings
 from owled_ros.pruning.progress import Forecast
+import pytest
 
 
 def told(elapsed, done, total=10.0):

@@ -3,9 +3,8 @@
 import html
 import re
 
-import pytest
-
 from owled_ros.pruning.report import write_report
+import pytest
 
 KINDS = {'braking, straight': {'usable': 20, 'calibration': 3, 'held_out': 1},
          'steady, left': {'usable': 60, 'calibration': 1, 'held_out': 0}}

@@ -1,16 +1,15 @@
 """Killed at any point and run again, a run ends with the bytes of one that was left alone."""
 
+from dataclasses import replace
 import os
 import random
 import signal
 import time
-from dataclasses import replace
-
-import pytest
-from safetensors import SafetensorError
 
 from owled_ros.errors import UserError
-from owled_ros.pruning import PruningSettings, archive, pipeline, progress, prune, shards, stash
+from owled_ros.pruning import archive, pipeline, progress, prune, PruningSettings, shards, stash
+import pytest
+from safetensors import SafetensorError
 
 SETTINGS = PruningSettings(sparsity=0.6, components='all', activation_bytes=20_000)
 SEQUENTIAL = replace(SETTINGS, statistics='sequential', method='wanda', allocation='owl')

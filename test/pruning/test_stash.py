@@ -1,8 +1,7 @@
 """Tensors put aside: the same whether spilled or not, safe from changes, gone when dropped."""
 
-import torch
-
 from owled_ros.pruning.stash import Stash
+import torch
 
 
 def test_what_is_spilled_comes_back(tmp_path):

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from diagnostic_msgs.msg import DiagnosticStatus
-import pytest
-
 from owled_ros.ros.counters import Counters
 from owled_ros.ros.diagnostics import Diagnosis, Situation
 from owled_ros.ros.machine import Health
 from owled_ros.ros.parameters import PARAMETERS, Settings
+import pytest
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SETTINGS = Settings({parameter.name: parameter.default for parameter in PARAMETERS})

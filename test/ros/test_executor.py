@@ -3,12 +3,11 @@
 import threading
 import time
 
+from owled_ros.ros.executor import BEGIN_WITHIN, CalmExecutor, CalmPool
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 import rclpy.context
-
-from owled_ros.ros.executor import BEGIN_WITHIN, CalmExecutor, CalmPool
 
 
 def test_submitting_returns_when_the_work_has_begun():

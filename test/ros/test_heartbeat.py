@@ -3,9 +3,8 @@
 import sys
 from types import ModuleType, SimpleNamespace
 
-import pytest
-
 from owled_ros.ros.heartbeat import Heartbeat
+import pytest
 
 
 class Node:

@@ -4,10 +4,9 @@ import sys
 from types import ModuleType
 
 import numpy as np
-import pytest
-
 from owled_ros.bags.images import decode, RawImage, UnreadableImage
 from owled_ros.ros.images import choose_decoder, CvBridgeDecoder
+import pytest
 
 ENCODINGS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, 'bayer_rggb8': 1,
              'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1}

@@ -4,10 +4,6 @@ import math
 
 from nav_msgs.msg import Odometry
 import numpy as np
-import pytest
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Float64
-
 from owled_ros.driver.action import ActionLimiter, Command, Route, Status
 from owled_ros.msg import DrivingCommand
 from owled_ros.ros.counters import Counters
@@ -18,6 +14,9 @@ from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
+import pytest
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float64
 
 SECOND = 10**9
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}

@@ -4,9 +4,8 @@ import os
 import sys
 from types import ModuleType
 
-import pytest
-
 from owled_ros.ros.machine import Health, Machine
+import pytest
 
 
 def write(root, **files):

@@ -7,22 +7,29 @@ import time
 import weakref
 
 import numpy as np
-import pytest
-
 from owled_ros.driver.action import (
-    Action, ActionLimiter, Command, EgoState, InvalidAction, LimitsApplied, Maneuver, Status)
+    Action,
+    ActionLimiter,
+    Command,
+    EgoState,
+    InvalidAction,
+    LimitsApplied,
+    Maneuver,
+    Status,
+)
 from owled_ros.driver.memory import OutOfMemory
 from owled_ros.errors import UserError
+from owled_ros.film.overlay import draw_action
 from owled_ros.ros import messages
 from owled_ros.ros.counters import Counters
 from owled_ros.ros.decision_loop import DecisionLoop
 from owled_ros.ros.inputs import Frame
 from owled_ros.ros.outlet import ActionOutlet
-from owled_ros.film.overlay import draw_action
 from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
+import pytest
 
 SECOND = 10**9
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}

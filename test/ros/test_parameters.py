@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-import yaml
-
 from owled_ros.errors import UserError
 from owled_ros.ros.parameters import BY_NAME, check_change, CONFIGURE, PARAMETERS, Settings
+import pytest
+import yaml
 
 CONFIG = Path(__file__).parents[2] / 'config' / 'driving.yaml'
 

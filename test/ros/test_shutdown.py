@@ -6,9 +6,8 @@ import subprocess
 import sys
 import threading
 
-import pytest
-
 from owled_ros.ros.shutdown import EndSignals
+import pytest
 
 # The main thread waits; the signal is delivered to another one, which is what the kernel may do
 # with it. Python's own handler would then run when the main thread comes back: never.

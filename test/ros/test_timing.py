@@ -7,19 +7,18 @@ import time
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-
 from owled_ros.driver.action import Status
 from owled_ros.errors import UserError
+from owled_ros.ros import model_worker
 from owled_ros.ros.counters import Counters, percentile
 from owled_ros.ros.ego_history import EgoHistory, Motion
 from owled_ros.ros.frame_gate import FrameGate
-from owled_ros.ros import model_worker
 from owled_ros.ros.model_worker import AwakeTime, ModelWorker, Slot
 from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper
 from owled_ros.ros.watchdog import Watchdog
+import pytest
 
 SECOND = 10**9
 SETTINGS = Settings({parameter.name: parameter.default for parameter in PARAMETERS})

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import time
 
+from owled_ros.msg import DrivingAction, Explanation
+from owled_ros.ros.watching import Heard, printable
 import pytest
 import rclpy
 from rclpy.context import Context
-
-from owled_ros.msg import DrivingAction, Explanation
-from owled_ros.ros.watching import Heard, printable
 
 
 def action(**fields):

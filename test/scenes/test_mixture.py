@@ -1,13 +1,18 @@
 import math
 
 import numpy as np
-import pytest
-
 from owled_ros.errors import UserError
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.mixture import (
-    GROUP, Mixture, driven_scenes, scene_with_people, standing_scene, training_scenes)
+    driven_scenes,
+    GROUP,
+    Mixture,
+    scene_with_people,
+    standing_scene,
+    training_scenes,
+)
 from owled_ros.scenes.render import render
+import pytest
 
 
 def test_the_same_group_gives_the_same_scenes():

@@ -1,16 +1,14 @@
 import math
 
 import numpy as np
-import pytest
-
 from owled_ros.driver.action import Maneuver
 from owled_ros.evaluation.sentences import read_sentence
 from owled_ros.scenes.drive import Crossing, random_world, simulate
 from owled_ros.scenes.expert import drive
 from owled_ros.scenes.render import OBJECTS, patch_labels, render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
-from owled_ros.scenes.scene import (
-    LENGTH, Camera, Pedestrian, Road, Scene, TrafficLight, Vehicle)
+from owled_ros.scenes.scene import Camera, LENGTH, Pedestrian, Road, Scene, TrafficLight, Vehicle
+import pytest
 
 
 def straight(speed=10.0, **things):

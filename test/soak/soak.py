@@ -76,11 +76,10 @@ class Listener:
     """Counts what the node says."""
 
     def __init__(self):
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-
         from owled_ros.driver.action import Status
         from owled_ros.msg import DrivingAction, Explanation
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
         self.counts = dict.fromkeys((*(status.name for status in Status), 'explanations'), 0)
         self._names = {int(status): status.name for status in Status}
         rclpy.init()

@@ -1,13 +1,20 @@
-import pytest
-import torch
-
 from owled_ros.cli import main
 from owled_ros.errors import UserError
 from owled_ros.sparse import bench
 from owled_ros.sparse.bench import (
-    SPARSITIES, Shape, bench_model, bench_prefill, bench_projection, plot, projection_lines,
-    pruned_weight, shape_named)
-from owled_ros.sparse.timing import Contestant, Times, in_turn, rotation_bytes
+    bench_model,
+    bench_prefill,
+    bench_projection,
+    plot,
+    projection_lines,
+    pruned_weight,
+    Shape,
+    shape_named,
+    SPARSITIES,
+)
+from owled_ros.sparse.timing import Contestant, in_turn, rotation_bytes, Times
+import pytest
+import torch
 
 TINY = Shape(64, 96, 2, 4, 2, 200, 16)
 

@@ -1,8 +1,7 @@
+from owled_ros.sparse.kernels.library import Kernels, kernels, MAX_BATCH
+from owled_ros.sparse.packing import in_huge_pages, pack, pack_int8
 import pytest
 import torch
-
-from owled_ros.sparse.kernels.library import MAX_BATCH, Kernels, kernels
-from owled_ros.sparse.packing import in_huge_pages, pack, pack_int8
 
 if kernels() is None:
     pytest.skip('the kernels are not built', allow_module_level=True)

@@ -1,11 +1,16 @@
+from owled_ros.sparse import linear
+from owled_ros.sparse.linear import (
+    make_sparse,
+    Measured,
+    packed_bytes,
+    prunable_linears,
+    SparseLinear,
+    TorchKernels,
+)
+from owled_ros.sparse.packing import pack, pack_int8
 import pytest
 import torch
 from torch import nn
-
-from owled_ros.sparse import linear
-from owled_ros.sparse.linear import (
-    Measured, SparseLinear, TorchKernels, make_sparse, packed_bytes, prunable_linears)
-from owled_ros.sparse.packing import pack, pack_int8
 
 
 @pytest.fixture(params=['fastest', 'torch'])

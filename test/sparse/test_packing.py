@@ -1,13 +1,20 @@
 import json
 
-import pytest
-import torch
-from safetensors.torch import load_file, save_file
-
 from owled_ros.errors import UserError
 from owled_ros.sparse.packing import (
-    PackedWeight, find_fault, follows, in_huge_pages, load_packed, narrowest_type, pack, pack_int8,
-    save_packed)
+    find_fault,
+    follows,
+    in_huge_pages,
+    load_packed,
+    narrowest_type,
+    pack,
+    pack_int8,
+    PackedWeight,
+    save_packed,
+)
+import pytest
+from safetensors.torch import load_file, save_file
+import torch
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32)
 

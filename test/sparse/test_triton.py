@@ -7,8 +7,8 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 pytest.importorskip('triton')
 
-from owled_ros.sparse.kernels.triton_kernels import TritonKernels    # noqa: E402
-from owled_ros.sparse.packing import pack, pack_int8    # noqa: E402
+from owled_ros.sparse.kernels.triton_kernels import TritonKernels  # noqa: E402
+from owled_ros.sparse.packing import pack, pack_int8  # noqa: E402
 
 SHAPES = [(1, 1), (3, 7), (5, 64), (9, 300)]
 PACKERS = {'fp16': lambda w: pack(w.half()), 'bf16': lambda w: pack(w.bfloat16()),

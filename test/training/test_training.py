@@ -7,15 +7,14 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-import torch
-
 from owled_ros.driver.checkpoint import locate
 from owled_ros.driver.driver import Driver
 from owled_ros.evaluation.cases import scene_cases
 from owled_ros.evaluation.open_loop import ask
 from owled_ros.scenes.mixture import Mixture
 from owled_ros.scenes.render import OBJECTS
+import pytest
+import torch
 
 SHARD = 40
 

@@ -9,10 +9,9 @@ import ctypes
 import functools
 from pathlib import Path
 
-import torch
-
 import owled_ros
 from owled_ros.sparse.packing import PackedWeight
+import torch
 
 NAME = 'libowled_kernels.so'
 ABI = 1

@@ -10,11 +10,10 @@ Tested in Triton's interpreter on a CPU (TRITON_INTERPRET=1). The block sizes be
 on a GPU: benchmarks/decode.py --device cuda times them.
 """
 
+from owled_ros.sparse.packing import PackedWeight
 import torch
 import triton
 import triton.language as tl
-
-from owled_ros.sparse.packing import PackedWeight
 
 ROWS, WORDS = 4, 8      # of one program: 4 rows x 8 words x 32 columns at a time
 WARPS = 4

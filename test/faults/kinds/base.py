@@ -2,9 +2,8 @@
 
 import math
 
-from stream import NoFault
-
 from owled_ros.driver.action import Status
+from stream import NoFault
 
 SLACK = 0.1           # s for DDS, the executor and the listener
 WATCHDOG = 0.05       # s; how late the node's watchdog may be

@@ -6,7 +6,6 @@ import struct
 
 from kinds.base import by_watchdog, Fault, RECOVERY, Silence, SLACK
 import numpy as np
-
 from owled_ros.driver.action import Status
 
 

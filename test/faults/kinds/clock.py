@@ -5,10 +5,8 @@ import time
 
 from kinds.base import by_watchdog, Fault
 from marks import Order
-from stream import NoFault
-
 from owled_ros.driver.action import Status
-
+from stream import NoFault
 
 HEARD = 0.05  # s; /clock comes every 0.01 s, and one message may be lost
 

@@ -6,9 +6,8 @@ import time
 
 from kinds.base import Fault
 from marks import Order
-from stream import NoFault
-
 from owled_ros.driver.action import LimitsApplied, Maneuver, Route, Status
+from stream import NoFault
 
 
 def withdraw(bench, stream):

@@ -4,7 +4,6 @@ from dataclasses import replace
 import math
 
 from kinds.base import Fault
-
 from owled_ros.driver.action import Status
 
 MOST_BETWEEN = 60_000_000  # ns

@@ -8,7 +8,6 @@ import time
 
 from kinds.base import by_watchdog, Fault, RECOVERY, SLACK, WATCHDOG
 from marks import Order
-
 from owled_ros.driver.action import Status
 
 STARTING = 3.0  # s for another process of the model

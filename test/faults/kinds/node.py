@@ -9,9 +9,8 @@ import time
 
 from kinds.base import by_watchdog, Fault, RECOVERY
 from marks import Order
-import processes
-
 from owled_ros.driver.action import LimitsApplied, Status
+import processes
 
 SERVICE = 0.1      # s for a request to reach the node
 EXIT_WITHIN = 2.0  # s from a signal to the end of the process
