@@ -160,44 +160,49 @@ def as_pinhole(picture, camera, undistort, field_of_view):
     field_of_view [rad], across; 0: the widest that leaves no border empty. Raises UserError where
     the camera does not see that.
     """
-    maps, fault = _maps_or_fault(camera, undistort, field_of_view)
-    if fault:
+    if fault := fault_of(camera, undistort, field_of_view):
         raise UserError(fault)
     height, width = picture.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise UserError(f'the frame has {width}x{height} pixels, and {camera.width}x'
                         f'{camera.height} by its camera info')
+    # Only now: of a picture as large as camera info may claim, the maps fill the memory.
+    maps = _maps(camera, undistort, field_of_view)
     return cv2.remap(picture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+@lru_cache(maxsize=1)  # a camera stays what it is
 def fault_of(camera, undistort, field_of_view):
     """Return why no frame of a Camera can be seen so, '' where it can."""
-    return _maps_or_fault(camera, undistort, field_of_view)[1]
-
-
-@lru_cache(maxsize=1)  # a camera stays what it is, and a map is as large as two pictures
-def _maps_or_fault(camera, undistort, field_of_view):
-    """Return (maps, ''), or (None, why there are none)."""
-    lens = camera.raw if undistort else camera.rectified
-    if lens is None:
-        return None, camera.fault
     try:
-        return _maps(lens, (camera.width, camera.height), field_of_view), ''
+        _view(camera, undistort, field_of_view)
     except UserError as error:
-        return None, str(error)
+        return str(error)
+    return ''
 
 
-def _maps(lens, size, field_of_view):
+@lru_cache(maxsize=1)  # they are as large as two pictures
+def _maps(camera, undistort, field_of_view):
     """Return where each pixel of the ideal camera is in the picture, as cv2.remap wants it."""
+    lens, ideal = _view(camera, undistort, field_of_view)
+    arguments = (lens.matrix, np.array(lens.distortion), None, ideal.matrix,
+                 (camera.width, camera.height), cv2.CV_16SC2)
+    if lens.model == 'equidistant':
+        return cv2.fisheye.initUndistortRectifyMap(*arguments)
+    return cv2.initUndistortRectifyMap(*arguments)
+
+
+def _view(camera, undistort, field_of_view):
+    """Return the Lens that took a picture and the ideal one; raise UserError for what cannot be."""
+    lens, size = camera.raw if undistort else camera.rectified, (camera.width, camera.height)
+    if lens is None:
+        raise UserError(camera.fault)
     ideal = ideal_lens(size, field_of_view or widest_field(lens, size))
     if not sees(lens, size, ideal, SLACK):
         raise UserError(f'field_of_view is {field_of_view:g} rad, and the camera sees only '
                         f'{widest_field(lens, size):.3f} rad without empty borders; set it to '
                         'no more')
-    arguments = (lens.matrix, np.array(lens.distortion), None, ideal.matrix, size, cv2.CV_16SC2)
-    if lens.model == 'equidistant':
-        return cv2.fisheye.initUndistortRectifyMap(*arguments)
-    return cv2.initUndistortRectifyMap(*arguments)
+    return lens, ideal
 
 
 def ideal_lens(size, field_of_view):

@@ -197,6 +197,14 @@ def test_frames_of_another_size_are_refused():
         as_pinhole(np.zeros((240, 320, 3), np.uint8), camera, True, 0.9)
 
 
+def test_nothing_is_made_of_the_size_that_camera_info_claims(monkeypatch):
+    monkeypatch.setattr(cv2, 'initUndistortRectifyMap', lambda *arguments: pytest.fail('it is'))
+    camera = camera_of(message(Lens(20000.0, 20000.0, 16000.0, 16000.0), width=32000,
+                               height=32000))
+    with pytest.raises(UserError, match='has 320x240 pixels, and 32000x32000 by its camera info'):
+        as_pinhole(np.zeros((240, 320, 3), np.uint8), camera, True, 0.0)
+
+
 @pytest.mark.parametrize('model', LENSES)
 def test_more_than_the_camera_sees_is_refused_with_what_it_sees(model):
     widest = widest_field(LENSES[model], (WIDTH, HEIGHT))
