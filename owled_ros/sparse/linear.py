@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-TILE_WEIGHTS = 1 << 19       # unpacked at a time: small enough for a core's cache
-TILE_ROWS = 512              # at least, or the dense product has too little to do at a time
+TILE_WEIGHTS = 2 << 20       # unpacked at a time: more leaves the caches
+TILE_ROWS = 128              # at least, or the dense product has too little to do at a time
+ROW_BLOCK = 64               # rows that dense products take at once; an odd rest is slow
 WORTH_PACKING = 0.2          # share of zeros from which packed weights are smaller and as fast
 PREFILL_ROWS = 256           # with how many rows the choice measures prefill
 ACTION_STEPS = 8             # passes of one row to an action, for layers that decode
@@ -102,16 +103,17 @@ class SparseLinear(nn.Module):
     :param weight: on the device where the layer computes
     :param bias: (rows,), or None
     :param workspace: shared by the layers of a model; the model belongs to one thread
+    :param kernels: what computes; by default the fastest
     """
 
     def __init__(self, weight: PackedWeight, bias: torch.Tensor | None = None,
-                 workspace: Workspace | None = None):
+                 workspace: Workspace | None = None, kernels=None):
         super().__init__()
         self.packed = weight
         self.in_features, self.out_features = weight.columns, weight.rows
         self.register_buffer('bias', None if bias is None else bias.detach())
         self._workspace = workspace or Workspace()
-        self._kernels = kernels_for(weight.mask.device)
+        self._kernels = kernels or kernels_for(weight.mask.device)
         self._matrix = self._kernels.bind(weight)
 
     def extra_repr(self) -> str:
@@ -132,13 +134,19 @@ class SparseLinear(nn.Module):
 
     def _by_tiles(self, x: torch.Tensor) -> torch.Tensor:
         y = x.new_empty(x.shape[0], self.out_features)
-        step = max(TILE_ROWS, TILE_WEIGHTS // self.in_features)
+        step = tile_rows(self.out_features, self.in_features)
         for first in range(0, self.out_features, step):
             last = min(first + step, self.out_features)
             tile = self._workspace.tile(last - first, self.in_features, x)
             self._kernels.unpack(self._matrix, first, last, tile)
             torch.mm(x, tile.t(), out=y[:, first:last])
         return y if self.bias is None else y.add_(self.bias)
+
+
+def tile_rows(rows: int, columns: int) -> int:
+    """Return how many rows of a weight to unpack at a time: in tiles of one size, or nearly."""
+    tiles = -(-rows // max(TILE_ROWS, TILE_WEIGHTS // columns))
+    return -(-rows // (tiles * ROW_BLOCK)) * ROW_BLOCK
 
 
 # -- models --------------------------------------------------------------------------------------
@@ -194,6 +202,12 @@ def pruned_linears(model: nn.Module) -> dict[str, nn.Linear]:
             if zero_share(module.weight) >= WORTH_PACKING}
 
 
+def packed_layers(model: nn.Module) -> dict[str, SparseLinear]:
+    """Return the layers that are packed, by name."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, SparseLinear)}
+
+
 def zero_share(weight: torch.Tensor) -> float:
     """Return the share of a weight that is zero."""
     return 1 - int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
@@ -204,6 +218,8 @@ def make_sparse(model: nn.Module, *, int8: bool = False, measure: bool = False) 
     """
     Replace a model's pruned linear layers by packed ones, in place; no dense copy is kept.
 
+    Layers that are packed already stay so, or are unpacked where `measure` finds dense faster.
+
     :param int8: round values to int8, a scale a row (changes what the model computes)
     :param measure: replace only those groups of like layers with which an action comes earlier,
         on this computer
@@ -212,23 +228,54 @@ def make_sparse(model: nn.Module, *, int8: bool = False, measure: bool = False) 
     workspace, measured, packed = Workspace(), [], {}
     groups = defaultdict(dict)
     decoding = set((model.get_decoder() if hasattr(model, 'get_decoder') else model).modules())
-    for name, module in pruned_linears(model).items():
-        share, steps = round(zero_share(module.weight), 1), ACTION_STEPS * (module in decoding)
+    for name, module in (pruned_linears(model) | packed_layers(model)).items():
+        share, steps = round(_zero_share_of(module), 1), ACTION_STEPS * (module in decoding)
         groups[module.out_features, module.in_features, share, steps][name] = module
     for (*_, steps), group in groups.items():
-        layers = {name: SparseLinear(pack_int8(module.weight) if int8 else pack(module.weight),
-                                     module.bias, workspace)
+        layers = {name: SparseLinear(_pack_layer(module, int8), module.bias, workspace)
                   for name, module in group.items()}
         if measure:
-            measured.append(_measure(list(group.values()), list(layers.values()), steps))
+            dense = {name: _dense_layer(model, module) for name, module in group.items()}
+            measured.append(_measure(list(dense.values()), list(layers.values()), steps))
             if not measured[-1].packed_wins:
+                for name, layer in dense.items():
+                    put_module(model, name, layer)
                 continue
         for name, layer in layers.items():
-            _put(model, name, layer)
+            put_module(model, name, layer)
             group[name].weight = None       # the caller may hold the module, not its weight
             packed[name] = layer
     _settle(model, packed, workspace)
     return measured
+
+
+def make_dense(model: nn.Module) -> None:
+    """Replace a model's packed layers by dense ones, in place."""
+    for name, module in packed_layers(model).items():
+        put_module(model, name, _dense_layer(model, module))
+
+
+def _zero_share_of(module) -> float:
+    return 1 - module.packed.density if isinstance(module, SparseLinear) \
+        else zero_share(module.weight)
+
+
+def _pack_layer(module, int8) -> PackedWeight:
+    if not isinstance(module, SparseLinear):
+        return pack_int8(module.weight) if int8 else pack(module.weight)
+    return pack_int8(module.packed.dense()) if int8 else module.packed
+
+
+def _dense_layer(model, module) -> nn.Linear:
+    """Return a layer as a dense one, of the model's type."""
+    if not isinstance(module, SparseLinear):
+        return module
+    dense = nn.Linear(module.in_features, module.out_features, device='meta')
+    weight = module.packed.dense(next(model.parameters()).dtype)
+    dense.weight = nn.Parameter(weight, requires_grad=False)
+    dense.bias = module.bias if module.bias is None else nn.Parameter(module.bias,
+                                                                      requires_grad=False)
+    return dense
 
 
 def _settle(model, layers, workspace) -> None:
@@ -236,10 +283,11 @@ def _settle(model, layers, workspace) -> None:
     layers = {name: layer for name, layer in layers.items() if not layer.packed.mask.is_cuda}
     weights = in_huge_pages([layer.packed for layer in layers.values()])
     for (name, layer), weight in zip(layers.items(), weights, strict=True):
-        _put(model, name, SparseLinear(weight, layer.bias, workspace))
+        put_module(model, name, SparseLinear(weight, layer.bias, workspace))
 
 
-def _put(model, name, layer) -> None:
+def put_module(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one of that name."""
     parent, _, child = name.rpartition('.')
     setattr(model.get_submodule(parent), child, layer)
 
@@ -273,5 +321,4 @@ def _seconds(layers, x) -> float:
 
 def packed_bytes(model: nn.Module) -> int:
     """Return what the packed weights of a model take, indices and padding included."""
-    return sum(module.packed.bytes for module in model.modules()
-               if isinstance(module, SparseLinear))
+    return sum(layer.packed.bytes for layer in packed_layers(model).values())

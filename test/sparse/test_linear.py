@@ -25,6 +25,7 @@ def test_it_computes_what_the_dense_layer_does(dtype, shape, kernel, monkeypatch
                                                draw):
     monkeypatch.setattr(linear, 'TILE_WEIGHTS', 1000)
     monkeypatch.setattr(linear, 'TILE_ROWS', 1)
+    monkeypatch.setattr(linear, 'ROW_BLOCK', 2)
     weight = sparse_matrix(33, 129, 0.4, dtype)
     bias = torch.randn(33, generator=draw).to(dtype)
     x = torch.randn(*shape, 129, generator=draw).to(dtype)
@@ -39,6 +40,14 @@ def test_it_computes_what_the_dense_layer_does(dtype, shape, kernel, monkeypatch
         assert ((y.double() - expected).abs() <= tolerance * size).all()
 
 
+@pytest.mark.parametrize('rows, columns, tiles', [
+    (2048, 2048, 2), (11008, 2048, 11), (2048, 11008, 11), (896, 4864, 3), (64, 64, 1), (1, 9, 1)])
+def test_tiles_are_even(rows, columns, tiles):
+    step = linear.tile_rows(rows, columns)
+    assert step % 64 == 0 and -(-rows // step) == tiles
+    assert step * columns <= max(linear.TILE_WEIGHTS, 128 * columns) + 64 * columns
+
+
 def test_inputs_need_not_be_contiguous(kernel, sparse_matrix, draw):
     weight = sparse_matrix(5, 70, 0.5)
     x = torch.randn(70, 4, generator=draw).T
@@ -46,6 +55,7 @@ def test_inputs_need_not_be_contiguous(kernel, sparse_matrix, draw):
 
 
 class Model(nn.Module):
+
     def __init__(self):
         super().__init__()
         self.embedding = nn.Embedding(50, 32)
