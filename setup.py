@@ -79,7 +79,7 @@ class PackageWithMessages(Distribution):
 
 
 def wheel_prefix():
-    """The prefix of the ROS 2 wheels that were installed for this build, or None."""
+    """Return the prefix of the ROS 2 wheels that were installed for this build, or None."""
     spec = importlib.util.find_spec('ament_package')
     if spec is None or 'site-packages' not in Path(spec.origin).parts:
         return None

@@ -70,7 +70,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """A name for files and for people."""
+        """Return a name for files and for people."""
         words = [self.side, self.method, self.allocation, self.statistics]
         return ' '.join(word for word in words if word != 'uniform')
 

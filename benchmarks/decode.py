@@ -56,24 +56,17 @@ def measure(chosen) -> list[dict]:
                   flush=True)
             rows.append({'kind': 'prefill', 'shape': name, 'projection': projection, **prefill})
     for name in chosen.models:
-        for sparsity in (0.5, 0.7):
-            row = bench.bench_model(bench.shape_named(name), sparsity=sparsity,
-                                    device=chosen.device, rounds=chosen.rounds)
-            print(model_line(name, row), flush=True)
-            rows.append({'kind': 'model', 'shape': name, **row})
+        print(f'{name}, the language model: prefill of {bench.PROMPT_TOKENS} tokens, and a token '
+              f'after them', flush=True)
+        found = bench.bench_model(bench.shape_named(name), sparsities=(0.5, 0.7),
+                                  device=chosen.device, rounds=chosen.rounds)
+        print('\n'.join(bench.model_lines(found, 'prefill')), flush=True)
+        rows += [{'kind': 'model', 'shape': name, **row} for row in found]
     return rows
 
 
-def model_line(name, row) -> str:
-    return (f'{name} at {row["sparsity"]:.0%}: a token takes {row["seconds_packed"] * 1e3:.1f} '
-            f'ms, dense {row["seconds_dense"] * 1e3:.1f}, transformers '
-            f'{row["seconds_transformers"] * 1e3:.1f}; {row["times_dense"]:.2f} times dense '
-            f'(limit {row["limit"]:.2f}), products explain {row["explained"]:.0%}; weights '
-            f'{row["packed_share"]:.3f} of bf16, the whole model {row["model_share"]:.3f}')
-
-
 def bars_of(rows, device) -> list[dict]:
-    """The bars of the issue; a projection's bar is judged at its worst shape."""
+    """Return the bars of the issue; a projection's bar is judged at its worst shape."""
     bars = []
     times = CPU_16_BIT if device == 'cpu' else gpu_bars()
     judged = [row for row in rows if row['kind'] == 'projection' and row['what'] == 'packed'
@@ -90,7 +83,7 @@ def bars_of(rows, device) -> list[dict]:
         bars.append(at_most(f'share of bf16 memory at {sparsity:.0%}', found, bar))
     bars.append(at_most('times dense, prefill', [row['times_dense'] for row in rows
                                                  if row['kind'] == 'prefill'], PREFILL))
-    explained = [row['explained'] for row in rows if row['kind'] == 'model']
+    explained = [row['explained'] for row in rows if 'explained' in row]
     if explained:
         bars.append({'name': 'share of a token that its products take', 'value': min(explained),
                      'bar': EXPLAINED, 'met': min(explained) >= EXPLAINED})

@@ -134,6 +134,22 @@ class Node:
 
     def ask(self, jpegs):
         """Publish odometry and frames at once; return the seconds to the first OK action."""
+        began = self._publish(jpegs)
+        self._wait(self._has_answered, 10.0)
+        return time.perf_counter() - began
+
+    def wait_until_it_drives(self, jpeg):
+        """Ask again and again: the node may have found one of the publishers, and not the other."""
+        def answered():
+            if time.monotonic() > self._next:
+                self._publish([jpeg])
+                self._next = time.monotonic() + 1.0
+            return self._has_answered()
+        self._next = 0.0
+        self._wait(answered, PATIENCE)
+
+    def _publish(self, jpegs):
+        """Publish odometry, then frames; return when the first of them was."""
         image, odometry = self._kinds
         stamp = self._node.get_clock().now().to_msg()
         ego = odometry(child_frame_id='base_link')
@@ -146,8 +162,10 @@ class Node:
         for message in messages:
             message.header.stamp = self._node.get_clock().now().to_msg()
             self._image.publish(message)
-        self._wait(lambda: any(action.status == action.OK for action in self._actions), 10.0)
-        return time.perf_counter() - began
+        return began
+
+    def _has_answered(self):
+        return any(action.status == action.OK for action in self._actions)
 
     def cpu_seconds(self):
         """Return the processor time that the node has taken."""
@@ -181,6 +199,7 @@ def bench_node(rounds) -> dict:
 
     node = Node()
     try:
+        node.wait_until_it_drives(jpegs[-1])
         asked, called = [], []
         for number in range(rounds + 3):
             jpeg = jpegs[number % len(jpegs)]
@@ -232,6 +251,15 @@ def bars_of(rows) -> list[dict]:
     return bars
 
 
+def measured(chosen):
+    """Yield the rows."""
+    rounds = 3 if chosen.quick else chosen.rounds
+    yield bench_driver('embedded', load_model(locate('embedded'), 'cpu'), rounds)
+    if not chosen.quick:
+        yield bench_driver('0.25B, random', quarter_billion(), rounds)
+    yield bench_node(rounds)
+
+
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -239,13 +267,10 @@ def main(arguments=None) -> None:
     parser.add_argument('--json', type=Path)
     parser.add_argument('--quick', action='store_true')
     chosen = parser.parse_args(arguments)
-    rounds = 3 if chosen.quick else chosen.rounds
-    rows = [bench_driver('embedded', load_model(locate('embedded'), 'cpu'), rounds)]
-    if not chosen.quick:
-        rows.append(bench_driver('0.25B, random', quarter_billion(), rounds))
-    rows.append(bench_node(rounds))
-    for row in rows:
+    rows = []
+    for row in measured(chosen):
         print(json.dumps(row), flush=True)
+        rows.append(row)
     bars = bars_of(rows)
     for bar in bars:
         print(f'{bar["name"]:60s} {bar["value"]:8.4f} {bar["bar"]:8.4f} '

@@ -216,7 +216,7 @@ class Workplace:
     # -- measuring --------------------------------------------------------------------------
 
     def samples(self, cell: Cell) -> torch.Tensor:
-        """Return a cell's calibration samples (128 x 512 token ids)."""
+        """Return a cell's calibration samples, 128 x 512 token ids."""
         return self.texts[cell.calibration].draw(SAMPLES, cell.draw)
 
     def statistics(self, cell: Cell) -> Statistics:

@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Draws docs/architecture.png, the picture of docs/concepts.md: python docs/architecture.py"""
+"""
+Draw docs/architecture.png, the picture of docs/concepts.md.
+
+    python docs/architecture.py
+"""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes docs/reference.md from the code: python docs/reference.py
+"""Write docs/reference.md from the code.
 
 Topics are those of nodes that are made here, parameters their tables, messages the .msg files, and
 commands the parsers of `owled`. Only what the files are for is written here. After a change of any
-of these run it again: a test compares the page with what this makes.
+of these run `python docs/reference.py`: a test compares the page with what it makes.
 """
 
 import argparse
@@ -59,6 +59,8 @@ FILES = (
      f"answers; [the embedded model's](../owled_ros/assets/embedded/{FORMAT_FILE}) is an example"),
     ('`config.json`, `*.safetensors`, tokenizer and processor', 'in any model',
      'as transformers writes them; nothing is unpickled, and no code of a model runs'),
+    ('`packed.safetensors`', 'in what `owled pack` wrote',
+     '[all weights, the pruned projections packed](sparse-runtime.md#packed-directories)'),
     ('`driving.yaml`, `calibration.yaml`', '[config/](../config)',
      'every parameter with its default, to copy and to give as `params_file`'),
     ('`table.md`, `table.csv`, `cells/`', 'of `owled evaluate --table`',

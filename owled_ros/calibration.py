@@ -1,5 +1,7 @@
-"""Drives, texts or images and a model in, a pruned model out: the calibration node's work and
-the command's."""
+"""The work of the calibration node and of the command: samples and a model in, a pruned model out.
+
+The samples are those of drives, texts or images.
+"""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields

@@ -272,7 +272,7 @@ class CalibrationNode(ManagedNode):
         raise Stopped
 
     def _end(self, status):
-        """The work is over: leave, or stay inactive for the next."""
+        """Leave when the work is over, or stay inactive for the next."""
         self.status = status
         if self._value('exit_when_done'):
             self.ended.set()

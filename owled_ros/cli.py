@@ -36,8 +36,8 @@ def build_parser():
     parser = argparse.ArgumentParser(
         prog='owled', description='Drives from a camera with a pruned vision-language model.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    for add in (add_demo_bag, add_format, add_calibrate, add_replay, add_watch, add_render,
-                add_evaluate, add_inspect, add_bench):
+    for add in (add_demo_bag, add_format, add_calibrate, add_pack, add_replay, add_watch,
+                add_render, add_evaluate, add_inspect, add_bench):
         add(commands)
     return parser
 
@@ -54,7 +54,7 @@ def add_command(commands, name, run, help, *examples):
 
 
 def is_first():
-    """Whether this process is the one that speaks, of those that torchrun may have started."""
+    """Return whether this is the process that speaks, of those that torchrun may have started."""
     return os.environ.get('RANK', '0') == '0'
 
 
@@ -142,7 +142,7 @@ def format_of(arguments):
 
 
 def format_lines(found, size):
-    """What a FormatCheck says, for people."""
+    """Return what a FormatCheck says, for people."""
     of_frame = '' if found.image_tokens is None else f', {found.image_tokens} of them the frame'
     return [
         '', f'prompt, for example; {found.prompt_tokens} tokens with a frame of {size}{of_frame}:',
@@ -273,7 +273,7 @@ def add_pruning(parser):
 
 
 def settings_of(arguments):
-    """The PruningSettings that the options say."""
+    """Return the PruningSettings that the options say."""
     from dataclasses import fields
 
     from owled_ros.pruning.settings import parse_shares, PruningSettings
@@ -298,6 +298,27 @@ def calibrate(arguments):
         f'requested, {sparsity["pruned_weights"]} of {sparsity["prunable_weights"]} weights',
         f'loss a token: {loss["dense"]:.4f} dense, {loss["pruned"]:.4f} pruned',
         f'report: {arguments.output / "report.html"}'])
+
+
+# -- pack --------------------------------------------------------------------------------------
+
+def add_pack(commands):
+    parser = add_command(
+        commands, 'pack', pack, 'write a pruned model anew, its pruned projections without their '
+        'zeros, for the driving node', 'owled pack pruned --output packed')
+    parser.add_argument('model', help="'embedded', a directory, or a name on the hub")
+    parser.add_argument('--output', type=Path, required=True, help='the directory to make')
+
+
+def pack(arguments):
+    from owled_ros.pack import pack_model
+    written = pack_model(arguments.model, arguments.output, reporter(arguments))
+    show(arguments, written, [
+        f'{written["output"]}: {written["projections"]} projections packed in '
+        f'{written["packed_bytes"]} bytes, {written["packed_share"]:.1%} of 16 bit dense',
+        f'all weights: {written["bytes"]} bytes, '
+        f'{written["bytes"] / written["original_bytes"]:.1%} of the '
+        f'{written["original_bytes"]} that they were; hash {written["hash"]}'])
 
 
 # -- replay ------------------------------------------------------------------------------------
@@ -498,7 +519,7 @@ def evaluate_open_loop(arguments):
 
 
 def evaluation_cases(arguments):
-    """The cases to ask about, and how many, as far as it is known."""
+    """Return the cases to ask about, and how many, as far as it is known."""
     from owled_ros.evaluation.cases import sample_cases, scene_cases
     if not arguments.bag:
         return scene_cases(arguments.scenes), arguments.scenes
@@ -535,14 +556,17 @@ def inspect(arguments):
 
 def add_bench(commands):
     parser = add_command(
-        commands, 'bench', bench, 'measure what packed weights give on this computer',
-        'owled bench qwen-0.5b', 'owled bench pruned --json')
+        commands, 'bench', bench,
+        'measure what packed weights give on this computer: single projections, and a whole model',
+        'owled bench qwen-0.5b --plot bench.png', 'owled bench pruned --json')
     parser.add_argument('model', help="a model's directory, 'embedded', or the name of a size "
                         'whose weights are drawn: smolvlm-256m, qwen-0.5b, smolvlm-2.2b, '
                         'qwen2.5-vl-3b, 7b')
     parser.add_argument('--rounds', type=int, default=5, help='turns of each contestant (5)')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda (auto)')
-    parser.add_argument('--plot', type=Path, help='draw the ratios into this PNG')
+    parser.add_argument('--layers', type=int,
+                        help='of a size, where the memory does not hold the whole model (all)')
+    parser.add_argument('--plot', type=Path, help='draw ratios and times into this PNG')
 
 
 def bench(arguments):
@@ -552,9 +576,9 @@ def bench(arguments):
         raise UserError(f'rounds ({arguments.rounds}) must be positive')
     result = sparse_bench.bench_named(
         arguments.model, device=choose_device(arguments.device), rounds=arguments.rounds,
-        progress=reporter(arguments))
+        progress=reporter(arguments), layers=arguments.layers)
     if arguments.plot:
-        sparse_bench.plot(result['projections'], arguments.plot)
+        sparse_bench.plot(result['projections'], arguments.plot, result['model'])
     show(arguments, result, [])
 
 

@@ -1,6 +1,4 @@
-"""
-Text files and folders of images as calibration samples, for those who have no recorded drive.
-"""
+"""Text files and folders of images as calibration samples, for those without a recorded drive."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -212,7 +212,7 @@ class DrivingNode(ManagedNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _take_over(self):
-        """The model is there: say which, and hold its actions to the limits."""
+        """Say which model is there, and hold its actions to the limits."""
         settings, driver = self._settings, self._driver
         self._model = f'{driver.name} {driver.hash}'
         self._outlet.configure(
@@ -333,7 +333,7 @@ class DrivingNode(ManagedNode):
             self.transition('deactivate')
 
     def _is_worth_killing(self):
-        """Whether it was not killed in vain, as one that is held up in the kernel is."""
+        """Return whether it was not killed in vain, as one that is held up in the kernel is."""
         now = time.monotonic()
         self._killed = self._killed or now
         return now - self._killed < KILL_PATIENCE

@@ -182,7 +182,7 @@ def replay(bag):
 
 @contextmanager
 def driving_node(model, log):
-    """A driving node in a process of its own, ended by SIGINT."""
+    """Run a driving node in a process of its own, ended by SIGINT."""
     command = [sys.executable, '-m', 'owled_ros.driving_node', '--ros-args',
                '-p', f'model:={model.absolute()}', '-p', 'image_transport:=compressed',
                '-p', 'use_sim_time:=true', '-r', 'image:=/camera/image_raw', '-r', 'odom:=/odom']
@@ -274,7 +274,7 @@ def print_summary(summary, output):
     latency, requested = summary['action_latency_ms'], summary['sparsity_requested']
     not_ok = ', '.join(f'{count} {name}' for name, count in
                        summary['actions_not_ok_by_status'].items()) or 'none'
-    print(f'''
+    print(f"""
 frames published       {summary['frames_published']}
 frames dropped         {summary['frames_dropped']}
 actions OK             {summary['actions_ok']}
@@ -290,7 +290,7 @@ E_lat, steering [rad]       {summary['E_lat']['dense']:8.4f}   {summary['E_lat']
 {output}/contact_sheet.png     frames with the published actions and explanations
 {output}/pruned/report.html    what was cut
 {output}/summary.json          these numbers
-''')
+""")
 
 
 def verdict(summary):

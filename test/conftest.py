@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture
 def ros_domain(tmp_path, monkeypatch):
-    """A ROS_DOMAIN_ID that no other test on this machine has, in the environment of this test.
+    """Set a ROS_DOMAIN_ID that no other test on this machine has, in this test's environment.
 
     Processes that the test starts inherit it, with discovery on this machine only and logs in
     the test's own folder.

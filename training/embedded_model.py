@@ -77,7 +77,7 @@ def build_tokenizer():
 
 
 def build_processor():
-    """A stock processor: it stretches a frame, cuts the middle out, and counts the tokens.
+    """Return a stock processor: it stretches a frame, cuts the middle out, and counts the tokens.
 
     LlavaProcessor and not InternVL's own, whose images are cut into tiles.
     """

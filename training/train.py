@@ -146,7 +146,7 @@ def log_distance_loss(answer, metres):
 
 
 def soft_targets(processor, size):
-    """A row per token: itself for words, a Gaussian over its neighbours for numbers."""
+    """Return a row per token: itself for words, a Gaussian over its neighbours for numbers."""
     rows = torch.eye(size)
     tokens = processor.tokenizer.get_vocab()
     for numbers, width in ((FORMAT.acceleration, 1.2), (FORMAT.curvature, 1.5), (DISTANCES, 0.8)):

@@ -19,7 +19,7 @@ from owled_ros.scenes.recording import WHEELBASE
 
 SECONDS = 60.0  # of a drive
 
-CARD = '''---
+CARD = """---
 license: apache-2.0
 pipeline_tag: image-text-to-text
 library_name: transformers
@@ -67,7 +67,7 @@ are counts a drive):
 
 `training/render_dataset.py` and `training/train.py`; see `training/README.md`. Prompt and answer:
 `driving_format.yaml`.
-'''
+"""
 
 ROWS = {
     'E_lon': 'E_lon: acceleration, mean absolute error [m/s^2]',

@@ -110,7 +110,7 @@ class InMemoryModel:
         return [p for block in self.blocks for p in block.projections]
 
     def weight(self, projection: Projection) -> torch.nn.Parameter:
-        """Return the weight (rows x columns) of a projection."""
+        """Return a projection's weight, rows x columns."""
         return self.module.get_submodule(projection.name).weight
 
     def restore(self) -> None:

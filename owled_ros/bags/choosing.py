@@ -48,7 +48,7 @@ def name_of(kind):
 
 
 def account_of(moments, chosen, held_out):
-    """What is told of a choice of moments, for JSON.
+    """Return what is told of a choice of moments, for JSON.
 
     `kinds`: how many are usable, calibrated on and held out of each kind of driving. `drives`:
     name and length [s] of each drive, and [time in it [s], kind] of what was chosen from it.

@@ -26,8 +26,10 @@ def twist_of(message):
 
 
 def motion_of(message):
-    """Return (frame, speed [m/s], yaw rate [rad/s]) of a message that `twist_of` takes, or of an
-    autoware_vehicle_msgs/VelocityReport."""
+    """Return (frame, speed [m/s], yaw rate [rad/s]) of a message about the vehicle's motion.
+
+    It is one that `twist_of` takes, or an autoware_vehicle_msgs/VelocityReport.
+    """
     if hasattr(message, 'heading_rate'):
         return (message.header.frame_id, float(message.longitudinal_velocity),
                 float(message.heading_rate))
@@ -78,7 +80,7 @@ class Motion:
         self._stretches.append(stretch)
 
     def covers(self, start, end):
-        """Whether the time from `start` to `end` [ns] was recorded without a hole."""
+        """Return whether the time from `start` to `end` [ns] was recorded without a hole."""
         if not self._stamps or start < self._stamps[0] or end > self._stamps[-1]:
             return False
         first = bisect_right(self._stamps, start) - 1

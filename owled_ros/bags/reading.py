@@ -40,7 +40,7 @@ class Bag:
 
     @property
     def connections(self):
-        """The rosbags connections: topic, msgtype, msgcount, ext.offered_qos_profiles."""
+        """Return rosbags' connections: topic, msgtype, msgcount, ext.offered_qos_profiles."""
         return self.reader.connections
 
     @property

@@ -17,12 +17,12 @@ ACTION = 'owled_ros/msg/DrivingAction'
 EXPLANATION = 'owled_ros/msg/Explanation'
 COMMAND = 'owled_ros/msg/DrivingCommand'
 # For bags that do not hold the definitions of their messages, as those of Humble in sqlite3.
-VELOCITY_REPORT_FIELDS = '''
+VELOCITY_REPORT_FIELDS = """
 std_msgs/Header header
 float32 longitudinal_velocity
 float32 lateral_velocity
 float32 heading_rate
-'''
+"""
 
 
 @cache

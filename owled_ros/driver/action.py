@@ -145,7 +145,7 @@ class Limits:
 
 
 def top_speed(limits, command):
-    """The speed [m/s] that no action may aim beyond: the configured one, or the commanded."""
+    """Return the speed [m/s] that no action may aim beyond: as configured, or as commanded."""
     commanded = command.speed_limit
     return limits.speed if math.isnan(commanded) else min(limits.speed, commanded)
 

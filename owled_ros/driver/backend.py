@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from owled_ros.driver.stepping import language_step, LanguageStep
 from owled_ros.errors import UserError
-from owled_ros.sparse.linear import kernels_for, make_sparse, SparseLinear
+from owled_ros.sparse.linear import kernels_for, make_dense, make_sparse, packed_layers
 import torch
 
 BACKENDS = ('auto', 'dense', 'sparse', 'transformers')
+PACKING_BACKENDS = ('auto', 'sparse')   # those that take a model with packed layers
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def choose_backend(model, wanted='auto'):
     chosen, why = ('dense', 'asked for') if wanted == 'dense' else _pack(model, wanted)
     step, unfit = language_step(model)
     if step is None:
-        why += f'; tokens go through the model\'s own forward ({unfit})'
+        why += f"; tokens go through the model's own forward ({unfit})"
     return Backend(chosen, f'{where}, {torch.get_num_threads()} threads; {why}', step)
 
 
@@ -51,9 +52,10 @@ def _pack(model, wanted):
         if wanted != 'auto':
             raise
         failed = f'packed weights failed here ({type(error).__name__}: {error}), {by}'
-    packed = [module for module in model.modules() if isinstance(module, SparseLinear)]
     if failed:
-        return ('sparse' if packed else 'dense'), failed
+        make_dense(model)
+        return 'dense', failed
+    packed = packed_layers(model)
     if wanted == 'sparse':
         if not packed:
             raise UserError('the backend sparse was asked for, but no projection of the model is '

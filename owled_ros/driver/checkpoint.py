@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 
 from owled_ros.driver.format_file import FORMAT_FILE
+from owled_ros.driver.packed_checkpoint import load_packed_model
 from owled_ros.errors import UserError
-from owled_ros.pruning.shards import check_weights, hash_weights, mentions
+from owled_ros.pruning.shards import check_weights, hash_weights, is_packed, mentions
 import torch
+import transformers
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
 EMBEDDED = 'embedded'
@@ -49,7 +51,7 @@ def _from_hub(name, directory):
 
 
 def weight_files(directory):
-    """The safetensors files of a model directory, sorted by name."""
+    """Return the safetensors files of a model directory, sorted by name."""
     return sorted(Path(directory).glob('*.safetensors'))
 
 
@@ -98,14 +100,24 @@ def _refuse_audio_tokenizer(directory):
                         f'entry {AUDIO_TOKENIZER}, driving needs none')
 
 
-def load_model(directory, device='auto', dtype='auto'):
-    """Load a directory's model for inference; raises UserError where it cannot be used."""
+def load_model(directory, device='auto', dtype='auto', *, packed=False):
+    """Load a directory's model for inference; raises UserError where it cannot be used.
+
+    packed: leave packed what the directory holds packed, for make_sparse; else all is dense.
+    """
     device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
     check_weights(Path(directory))
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            directory, dtype=choose_dtype(dtype, device), local_files_only=True,
-            use_safetensors=True, trust_remote_code=False)
+        if is_packed(Path(directory)):
+            model = load_packed_model(Path(directory), device, dtype, keep=packed)
+        else:
+            model, told = AutoModelForImageTextToText.from_pretrained(
+                directory, dtype=dtype, local_files_only=True, use_safetensors=True,
+                trust_remote_code=False, output_loading_info=True)
+            _check_whole(directory, told)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f'the model in {directory} cannot be loaded as a vision-language model '
                         f'({_first_line(error)})') from error
@@ -114,6 +126,15 @@ def load_model(directory, device='auto', dtype='auto'):
             raise UserError(f'the weight {name} of the model in {directory} is not finite; the '
                             f'checkpoint is damaged, take another one')
     return model.to(device).eval()
+
+
+def _check_whole(directory, told):
+    # transformers draws them at random and only warns.
+    if missing := told['missing_keys']:
+        raise UserError(f'{directory} lacks the weight {min(missing)} that the model needs '
+                        f'({len(missing)} in all); take a whole checkpoint, or install a newer '
+                        f'transformers (this is {transformers.__version__}), which may know it by '
+                        'another name')
 
 
 def recorded_sparsity(directory):

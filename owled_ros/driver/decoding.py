@@ -43,7 +43,7 @@ class TokenTree:
             node.value, node.ends = value, True
 
     def any_value(self):
-        """The value of some leaf."""
+        """Return the value of some leaf."""
         node = self
         while node.children:
             node = next(iter(node.children.values()))
@@ -96,8 +96,9 @@ class Decoder:
     """
 
     def __init__(self, model, inputs, pad=0):
-        """inputs: the processor's dict of tensors, (rows, length), padded on the left.
+        """Run the model on its prompts.
 
+        inputs: the processor's dict of tensors, (rows, length), padded on the left.
         pad: any token of the vocabulary, to fill rows up with.
         """
         self.model, self.pad = model, pad

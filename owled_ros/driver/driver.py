@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 from owled_ros.driver.action import Action, Command, EgoState, Route
-from owled_ros.driver.backend import choose_backend
+from owled_ros.driver.backend import choose_backend, PACKING_BACKENDS
+from owled_ros.driver.beginning import keep_beginning
 from owled_ros.driver.checkpoint import (
     load_model,
     load_processor,
@@ -24,6 +25,8 @@ from owled_ros.driver.prompt import (
 )
 from owled_ros.driver.stepping import CachePool, SteppedDecoder
 import torch
+
+WARM_UP_SIZE = 640, 480  # pixels, width and height
 
 
 @dataclass
@@ -70,7 +73,7 @@ class Driver:
         processor = load_processor(directory)
         sparsity = recorded_sparsity(directory)
         driving_format = DrivingFormat.of_model(directory)
-        loaded = load_model(directory, device, dtype)
+        loaded = load_model(directory, device, dtype, packed=backend in PACKING_BACKENDS)
         driver = cls(loaded, processor, driving_format, name=directory.name, hash=found,
                      sparsity=sparsity, backend=choose_backend(loaded, backend))
         driver.prepare()
@@ -83,6 +86,21 @@ class Driver:
             if name != 'explanation':
                 for route in Route:
                     self._tree(name, blank, Command(route))
+        if self._backend.keeps_caches:
+            self._keep_beginning()
+
+    def _keep_beginning(self):
+        """Compute what all prompts begin with once, where that is worth it."""
+        image = getattr(self.processor, 'image_token_id', None)
+        if image is None:
+            return
+        frame = _noise(WARM_UP_SIZE)
+        questions = (EgoState(0.0), Command()), (EgoState(13.7, 0.1), Command(Route.LEFT, 8.0))
+        prompts = [self._on_device(prompt_inputs(self.processor, self.format, frame, *question))
+                   for question in questions]
+        count = keep_beginning(self.model, prompts, image, self._caches, self._backend.step)
+        if count:
+            self.backend_reason += f'; the first {count} tokens of a prompt are computed once'
 
     @torch.inference_mode()
     def decide(self, frame, ego, command=None):
@@ -152,12 +170,10 @@ class Driver:
         return [Action(confidence=confidence, **fields)
                 for confidence, fields in zip(confidences, values)]
 
-    def warm_up(self, frames=3, width=640, height=480):
+    def warm_up(self, frames=3):
         """Drive on noise until kernels, caches and allocators are settled."""
-        random = np.random.default_rng(0)
         for _ in range(frames):
-            frame = random.integers(0, 255, (height, width, 3), np.uint8)
-            self.explain(self.decide(frame, EgoState(5.0), Command())).advance(4)
+            self.explain(self.decide(_noise(WARM_UP_SIZE), EgoState(5.0), Command())).advance(4)
 
     def _on_device(self, inputs):
         dtype = self.model.dtype
@@ -174,3 +190,9 @@ class Driver:
         if key not in self._trees:
             self._trees[key] = field_tree(self.processor, self.format, name, blank, command)
         return self._trees[key]
+
+
+def _noise(size):
+    """Return a frame that no model has seen."""
+    width, height = size
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)

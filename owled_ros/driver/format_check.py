@@ -81,7 +81,7 @@ def prompt_tokens(processor, driving_format, frame):
 
 
 def field_cost(processor, driving_format, name, blank):
-    """The FieldCost of a field, whatever the route is."""
+    """Return the FieldCost of a field, whatever the route is."""
     commands = [Command(route) for route in Route] if name == 'maneuver' else [Command()]
     trees = [field_tree(processor, driving_format, name, blank, command) for command in commands]
     texts = {text for command in commands for text, _ in driving_format.choices(name, command)}
@@ -89,12 +89,12 @@ def field_cost(processor, driving_format, name, blank):
 
 
 def longest(tree):
-    """The most tokens of a text in a TokenTree."""
+    """Return the most tokens of a text in a TokenTree."""
     return max((1 + longest(child) for child in tree.children.values()), default=0)
 
 
 def decisions(tree):
-    """The most tokens of a text in a TokenTree at which there is an alternative."""
+    """Return the most tokens of a text in a TokenTree at which there is an alternative."""
     return (len(tree.children) > 1) + max(map(decisions, tree.children.values()), default=0)
 
 

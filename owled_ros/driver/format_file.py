@@ -28,7 +28,7 @@ PLAIN = {   # of YAML 1.2, without its octal and hexadecimal numbers
 FIRST = [*'~nNtTfF.-+0123456789', '']    # characters of those
 IN_QUOTES = 'a text with a colon, a brace or a # in it stands in quotes, or after >-'
 
-TEMPLATE = '''\
+TEMPLATE = """\
 # How this model is asked, and in which words it answers. Check it after every change:
 #     owled format DIRECTORY
 # A text with a colon, a brace or a # in it stands in quotes, or after >- as the prompt may.
@@ -64,7 +64,7 @@ routes:
 
 # The explanation ends after so many tokens at the latest.
 explanation_tokens: {explanation_tokens}
-'''
+"""
 
 
 class _Refused(Exception):
@@ -239,7 +239,7 @@ def write_format_file(directory, values):
 
 
 def commented(values):
-    """The text of a format file."""
+    """Return the text of a format file."""
     return TEMPLATE.format(**{name: _written(name, value) for name, value in values.items()})
 
 
@@ -252,7 +252,7 @@ def _written(name, value):
 
 
 def _folded(text):
-    """A text as lines after >-, None where that would change it."""
+    """Return a text as lines after >-, None where that would change it."""
     lines = textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
     if not text.isprintable() or ' '.join(lines) != text or len(lines) < 2:
         return None

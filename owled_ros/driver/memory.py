@@ -12,7 +12,7 @@ class OutOfMemory(RuntimeError):
 
 
 def is_out_of_memory(error):
-    """Whether an exception says so: Python's, that of a GPU, or that of torch's CPU allocator."""
+    """Return whether an exception says so: Python's, a GPU's, or that of torch's CPU allocator."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and (
         'out of memory' in words or 'allocate memory' in words or 'alloc_failed' in words)

@@ -1,5 +1,6 @@
-"""Pictures as an ideal pinhole camera would take them: without distortion, and of the field of view
-that a model was trained with.
+"""Pictures as an ideal pinhole camera would take them.
+
+They are without distortion, and of the field of view that a model was trained with.
 
 Pixels are counted as in OpenCV and ROS: whole numbers are the centres of pixels, so that a picture
 reaches from -0.5 to width - 0.5. An ideal camera has square pixels, looks through the middle of
@@ -136,7 +137,7 @@ def _part_that_is_sent(camera, message):
 
 
 def is_asked(undistort, field_of_view):
-    """Whether pictures are to be changed at all."""
+    """Return whether pictures are to be changed at all."""
     return undistort or field_of_view > 0
 
 
@@ -228,10 +229,10 @@ def widest_field(lens, size):
 
 
 def sees(lens, size, ideal, slack):
-    """Whether all that an ideal camera looks at is in the picture of a lens, `slack` pixels beyond
-    its edges included, and nothing of it twice.
+    """Return whether all that an ideal camera looks at is in the picture of a lens, once.
 
-    A distortion is a polynomial, which beyond the angles that it was fitted to may turn back.
+    What lies up to `slack` pixels beyond the picture's edges counts as in it. A distortion is a
+    polynomial, which beyond the angles that it was fitted to may turn back.
     """
     width, height = size
     u, v = np.meshgrid(np.linspace(-0.5, width - 0.5, GRID), np.linspace(-0.5, height - 0.5, GRID))

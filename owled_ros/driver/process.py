@@ -217,7 +217,7 @@ def _anonymous_file():
 
 
 def _name(load):
-    """The words by which another process finds a function, module:name; UserError without any."""
+    """Return the module:name by which another process finds a function; UserError without any."""
     owner = getattr(load, '__self__', None)  # of a class method: its own class, not a base
     path = f'{owner.__qualname__}.{load.__name__}' if isinstance(owner, type) \
         else load.__qualname__
@@ -238,7 +238,7 @@ def _is_found(load, module, path):
 
 
 def _importable(module):
-    """The name under which another process imports a module of this one."""
+    """Return the name under which another process imports a module of this one."""
     if module != '__main__':
         return module
     main = sys.modules[module]
@@ -252,7 +252,7 @@ def _attribute(found, path):
 
 
 def _action(told):
-    """The Action in an answer; what is no maneuver is left for those who check actions."""
+    """Return the Action in an answer; what is no maneuver is left for those who check actions."""
     maneuver = told['maneuver']
     if maneuver in set(Maneuver):
         maneuver = Maneuver(maneuver)
@@ -321,7 +321,7 @@ class Server:
 
 
 def _plain(value):
-    """What JSON does not know, as a number; what is none goes as text, and is refused there."""
+    """Make a number of what JSON does not know; what is none goes as text, and is refused there."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -362,4 +362,3 @@ def _function(name):
     def load(model, **how):
         raise failure
     return load
-

@@ -196,7 +196,7 @@ class DrivingFormat:
     # -- prompt and answer -----------------------------------------------------------------
 
     def prompt_text(self, ego, command):
-        """The prompt for an EgoState and a Command, without the image's token."""
+        """Return the prompt for an EgoState and a Command, without the image's token."""
         limit = command.speed_limit
         return self.prompt.format(
             image='{image}',
@@ -206,7 +206,7 @@ class DrivingFormat:
             route=self.routes[command.route.name.lower()])
 
     def answer_parts(self):
-        """The answer as (literal, field) pairs; blanks before a field belong to the field.
+        """Return the answer as (literal, field) pairs; blanks before a field belong to the field.
 
         Byte-pair tokenizers write a blank together with what follows it, so the field's text is
         tokenized with its blank.
@@ -221,7 +221,7 @@ class DrivingFormat:
         return parts
 
     def choices(self, name, command):
-        """The allowed (text, value) of an answer's field under a Command."""
+        """Return the allowed (text, value) of an answer's field under a Command."""
         if name == 'maneuver':
             return [(self.maneuvers[m.name.lower()], m) for m in command.allowed_maneuvers()]
         return getattr(self, name).choices()
@@ -251,7 +251,7 @@ def _read_number_format(name, value):
 
 
 def _plain(value):
-    """A value as a file has it; of a NumberFormat without what is as by default."""
+    """Return a value as a file has it, a NumberFormat without what is as by default."""
     if not isinstance(value, NumberFormat):
         return value
     return {name: number for name, number in asdict(value).items()
@@ -325,12 +325,12 @@ def batched_prompts(processor, driving_format, questions):
 
 
 def whole_prompt(processor, driving_format, ego, command):
-    """The prompt's text with the image's token, in the model's chat template if it has one."""
+    """Return the prompt with the image's token, in the model's chat template if it has one."""
     return with_image(processor, driving_format.prompt_text(ego, command), driving_format.chat)
 
 
 def with_image(processor, text, chat=True):
-    """A question with the image's token, where {image} is or before it; in the chat template."""
+    """Return a question with the image's token, at {image} or before it, in the chat template."""
     if chat and getattr(processor, 'chat_template', None):
         content = [{'type': 'image'}, {'type': 'text', 'text': text.replace('{image}', '')}]
         return processor.apply_chat_template([{'role': 'user', 'content': content}],
@@ -340,7 +340,7 @@ def with_image(processor, text, chat=True):
 
 
 def image_token(processor):
-    """The text that stands for an image in a processor's prompts."""
+    """Return the text that stands for an image in a processor's prompts."""
     token = getattr(processor, 'image_token', None)
     if not isinstance(token, str):
         raise UserError(f'{type(processor).__name__} names no image token, so an image cannot be '
@@ -354,7 +354,7 @@ def tokenize(processor, text):
 
 
 def field_tree(processor, driving_format, name, blank, command):
-    """The TokenTree of what a field of the answer may be under a Command.
+    """Return the TokenTree of what a field of the answer may be under a Command.
 
     blank: what stands before it. Raises UserError where the tokenizer makes one text of two, or
     the beginning of another.

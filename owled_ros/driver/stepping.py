@@ -38,10 +38,10 @@ class KeptLayer(DynamicLayer):
         self._shorten(end)
         return self.keys, self.values
 
-    def reset(self):
-        """Forget the tokens, keep the memory."""
+    def keep_first(self, length):
+        """Forget all tokens but the first ones, keep the memory."""
         if self.is_initialized:
-            self._shorten(0)
+            self._shorten(length)
 
     def _shorten(self, length):
         self.keys, self.values = (room[:, :, :length] for room in self._room)
@@ -57,18 +57,44 @@ def _empty(states, length):
     return states.new_empty(*states.shape[:2], length, states.shape[3])
 
 
+class KeptCache(Cache):
+    """A cache in memory that is kept, and the Beginning of all prompts in it, if there is one."""
+
+    def __init__(self):
+        super().__init__(layer_class_to_replicate=KeptLayer)
+        self._beginning = None
+
+    def restart(self, beginning):
+        """Forget all tokens but those of a Beginning; None: all."""
+        known = beginning is self._beginning and beginning is not None
+        for layer in self.layers:
+            layer.keep_first(len(beginning.tokens) if known else 0)
+        if not known and beginning is not None:
+            for index, states in enumerate(beginning.states):
+                self.update(*states, index)
+        self._beginning = beginning
+
+
 class CachePool:
     """Caches that are used again: one for the action, one for the explanation that it became."""
 
     def __init__(self):
         self._free = []
+        self._beginning = None
 
-    def take(self):
-        """Return an empty cache; its memory is that of one given back, if there is one."""
-        cache = self._free.pop() if self._free else Cache(layer_class_to_replicate=KeptLayer)
-        for layer in cache.layers:
-            layer.reset()
-        return cache
+    def begin_with(self, beginning):
+        """Have in every cache what prompts begin with, a Beginning, computed already; or None."""
+        self._beginning = beginning
+
+    def take(self, ids):
+        """Return a cache for ids (1, length), and how many of them are in it.
+
+        Its memory is that of one given back, if there is one.
+        """
+        cache = self._free.pop() if self._free else KeptCache()
+        begun = self._beginning is not None and self._beginning.begins(ids)
+        cache.restart(self._beginning if begun else None)
+        return cache, len(self._beginning.tokens) if begun else 0
 
     def give_back(self, cache):
         """Take a cache that nobody reads any more."""
@@ -135,7 +161,7 @@ class LanguageStep:
             if first:
                 self._text(input_ids=ids, past_key_values=mine, use_cache=True)
             else:
-                _compare(self._on(ids, mine), expected)
+                check_same(self._on(ids, mine), expected)
 
     def _on(self, ids, cache):
         try:
@@ -144,7 +170,8 @@ class LanguageStep:
             raise NotStepped(f'{type(self._text).__name__}: {error}') from error
 
 
-def _compare(found, expected):
+def check_same(found, expected):
+    """Raise NotStepped unless two ways to logits came to the same."""
     # Two orders of the same sums: far above what they differ by, far below a wrong layer.
     tolerance = 50 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
     if not torch.allclose(found, expected, rtol=0, atol=tolerance):
@@ -196,7 +223,7 @@ def _turned(states, cos, sin):
 
 
 def _norm(module):
-    """A norm as few operations where it is a plain RMS norm."""
+    """Return a norm as few operations where it is a plain RMS norm."""
     if type(module).__name__ not in ('LlamaRMSNorm', 'Qwen2RMSNorm', 'Qwen3RMSNorm'):
         return module
     weight, epsilon, size = module.weight, module.variance_epsilon, module.weight.numel()
@@ -214,11 +241,15 @@ class SteppedDecoder:
     """What Decoder is, for one prompt, on a kept cache: feed tokens, get logits."""
 
     def __init__(self, model, inputs, caches, step=None):
-        """inputs: the processor's dict of tensors, batch 1; step: a LanguageStep, if it fits."""
+        """Run the model on its prompt.
+
+        inputs: the processor's dict of tensors, batch 1; step: a LanguageStep, if it fits.
+        """
         self._model, self._step, self._pool = model, step, caches
         self._pending = []
-        self._cache = caches.take()
-        output = model(**inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        self._cache, known = caches.take(inputs['input_ids'])
+        output = model(**_after(known, inputs), past_key_values=self._cache, use_cache=True,
+                       logits_to_keep=1)
         self._logits = output.logits[:, -1]
         # Where an image takes fewer positions than tokens, text goes on earlier (Qwen-VL).
         deltas = getattr(model.base_model, 'rope_deltas', None)
@@ -244,6 +275,15 @@ class SteppedDecoder:
                                      logits_to_keep=1)
                 self._logits = output.logits[:, -1]
         return self._logits
+
+
+def _after(known, inputs):
+    """Return a model's inputs without the first tokens, which are in its cache."""
+    if not known:
+        return inputs
+    shape = inputs['input_ids'].shape   # what else is of it tells something of every token
+    return {name: value[:, known:] if value.shape == shape and name != 'attention_mask' else value
+            for name, value in inputs.items()}
 
 
 def language_step(model):

@@ -20,7 +20,7 @@ class Case:
     explanation: str = ''
 
     def blind(self):
-        """The same with a grey image: what can be answered without seeing."""
+        """Return the same case with a grey image: what can be answered without seeing."""
         return Case(np.full_like(self.frame, 128), self.ego, self.command, self.action,
                     self.explanation)
 

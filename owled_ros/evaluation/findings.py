@@ -72,7 +72,7 @@ def pairs(opened, closed, plan):
 
 
 def bars(opened, closed, plan):
-    """The bars of the table, from columns and successes."""
+    """Return the bars of the table, from columns and successes."""
     return [dense_bar(closed), success_bar(closed, plan), *accuracy_bars(opened, plan),
             pairs_bar(pairs(opened, closed, plan)), reach_bar(closed, plan)]
 
@@ -128,7 +128,7 @@ def pairs_bar(rows):
 
 
 def reach_bar(closed, plan):
-    """The largest sparsity that still drives, ours against OWL's."""
+    """Return the bar of the largest sparsity that still drives, ours against OWL's."""
     name = f'largest sparsity with {KEPT_SUCCESS:.0%} of the dense success, ours and OWL'
     if DENSE not in closed:
         return Bar(name, 'not measured', 'ours higher', None)

@@ -36,7 +36,7 @@ def scores(answers, wheelbase):
 
 
 def mean(column):
-    """The mean of those that are not NaN; NaN where all are."""
+    """Return the mean of those that are not NaN; NaN where all are."""
     counted = column[~np.isnan(column)]
     return float(counted.mean()) if len(counted) else math.nan
 
@@ -91,7 +91,7 @@ SENTENCE_SCORES = ('E_car', 'E_ped', 'pedestrian_in_lane_found', 'pedestrian_in_
 
 
 def pedestrian_scores(truth, told):
-    """Whether somebody in the lane is told, and whether it is told of nobody."""
+    """Return whether somebody in the lane is told, and whether it is told of nobody."""
     crossing = truth.pedestrian == 'in the lane'
     said = float(told == 'in the lane')
     return {'pedestrian_in_lane_found': said if crossing else math.nan,

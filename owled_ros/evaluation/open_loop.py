@@ -76,5 +76,5 @@ def percentile(values, share):
 
 
 def weight_bytes(model):
-    """The size [bytes] of a model's weights, as they lie in its directory."""
+    """Return the size [bytes] of a model's weights, as they lie in its directory."""
     return sum(path.stat().st_size for path in weight_files(locate(model)))

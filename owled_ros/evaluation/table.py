@@ -138,7 +138,7 @@ class Table:
         return opened, closed
 
     def closed_cells(self, opened):
-        """The dense model, ours, and the best OWL by E_lon, at the plan's sparsities."""
+        """Return the dense model, ours, and the best OWL by E_lon, at the plan's sparsities."""
         found = [Cell(DENSE)]
         for sparsity in self.plan.closed_sparsities:
             owls = [Cell(name, sparsity) for name in OWLS if name in self.plan.methods]
@@ -178,7 +178,7 @@ class Table:
         return {**self.open_key(cell), 'drives': self.plan.drives, 'seconds': self.plan.seconds}
 
     def settings_of(self, cell):
-        """What decides a cell's model besides the dense one."""
+        """Return what decides a cell's model besides the dense one."""
         if cell.method in self.beside:
             return {'model': weights_hash(self.beside[cell.method])}
         if cell.method not in METHODS:
@@ -211,7 +211,7 @@ class Table:
         return {'outcomes': record(outcomes), 'expert': record(experts)}
 
     def pruned(self, cell, room):
-        """The directory of a cell's model, made in `room` unless it is there already."""
+        """Return the directory of a cell's model, made in `room` unless it is there already."""
         if cell.method == DENSE:
             return self.model
         if cell.method in self.beside:
@@ -258,7 +258,7 @@ def driving_samples(count, seed):
 
 
 def other_samples(count, seed):
-    """What has nothing to do with driving: smooth coloured noise, and random answers to it."""
+    """Draw what has nothing to do with driving: smooth coloured noise, and random answers to it."""
     import cv2
     random = np.random.default_rng((seed, 6))
     words = ' '.join([*DEEDS.values(), *REASONS.values()]).split()  # others it cannot write

@@ -79,7 +79,7 @@ def pair_lines(compared):
             f'{row["comparison"].high:+.4f}) | {row["p"]:.3g} | {row["verdict"]} |'
             for row in compared]
     return ['## Ours against the other methods', '',
-            'Paired by scene or drive; both components, driving data; p after Holm\'s correction '
+            "Paired by scene or drive; both components, driving data; p after Holm's correction "
             'over all rows.', '', '| metric | sparsity | against | ours less theirs (95 %) | p | '
             'ours is |', '|---|---|---|---|---|---|', *rows, '']
 
@@ -142,7 +142,7 @@ def write_csv(path, opened, found):
 # -- plots -------------------------------------------------------------------------------------
 
 def plot_metric(folder, metric, found, plan):
-    """A metric over sparsity, a line per method; both components, driving data."""
+    """Plot a metric over sparsity, a line per method; both components, driving data."""
     figure, axes = new_figure(f'{metric}, both components, driving data', metric)
     for method in plan.methods:
         draw_line(axes, found, metric, method, method, plan, 'both')
@@ -151,7 +151,7 @@ def plot_metric(folder, metric, found, plan):
 
 
 def plot_components(folder, found, plan):
-    """Encoder against language model at equal sparsity: E_lon of Wanda and of ours."""
+    """Plot encoder against language model at equal sparsity: E_lon of Wanda and of ours."""
     figure, axes = new_figure('E_lon by pruned component, driving data', 'E_lon')
     for method in ('Wanda', OURS):
         for components in plan.components:

@@ -94,8 +94,9 @@ def at_random(shares: Sequence[Share], sparsity: float, settings) -> list[float]
 
 def rising(shares: Sequence[Share], sparsity: float, settings) -> list[float]:
     """
-    Prune evenly more with depth, from lambda below the target to lambda above it (after ATP,
-    arXiv 2502.14770, sec. 3.3).
+    Prune evenly more with depth, from lambda below the target to lambda above it.
+
+    After ATP, arXiv 2502.14770, sec. 3.3.
     """
     steps = max(len(shares) - 1, 1)
     return [sparsity + settings.outlier_width * (2 * index / steps - 1)

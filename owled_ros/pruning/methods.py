@@ -38,8 +38,9 @@ def prune_by_magnitude(weight, statistic, cut: Cut):
 
 def prune_by_wanda(weight, statistic, cut: Cut):
     """
-    Prune the smallest |W_ij| * ||X_j||_2 within every output row (Wanda, arXiv 2306.11695,
-    sec. 3, eq. 1).
+    Prune the smallest |W_ij| * ||X_j||_2 within every output row.
+
+    Wanda, arXiv 2306.11695, sec. 3, eq. 1.
     """
     mask = choose(wanda_scores(weight, statistic.norms()), cut)
     return weight.masked_fill(mask, 0), mask

@@ -27,15 +27,15 @@ from owled_ros.pruning.processes import Processes, Stopped
 from owled_ros.pruning.progress import (
     Forecast,
     Progress,
+    put_in_place,
     read_record,
     RECORD,
-    sync_directory,
     sync_files,
     write_durably,
 )
 from owled_ros.pruning.report import write_report
 from owled_ros.pruning.settings import PruningSettings
-from owled_ros.pruning.shards import hash_weights, Shards
+from owled_ros.pruning.shards import hash_weights, INDEX, Shards
 from owled_ros.pruning.stash import Stash
 from owled_ros.pruning.statistics import Collector
 from owled_ros.pruning.streaming import all_finite, find_device, StreamedModel
@@ -50,7 +50,7 @@ COMPARED = 4    # held-out samples whose hidden states are compared, dense with 
 PRUNED_IN = 8   # the time that as many samples take to go forward, for the forecast alone
 OTHER_WEIGHTS = ('.safetensors', '.bin', '.pt', '.pth', '.ckpt', '.gguf', '.onnx', '.h5',
                  '.msgpack', '.py')
-OWN_FILES = (RECORD, 'report.html', 'model.safetensors.index.json')
+RESULTS = (RECORD, 'report.html')
 
 
 def prune(model_dir: str | Path, inputs: Sequence[dict], settings: PruningSettings,
@@ -103,10 +103,7 @@ def _carry_out(run: '_Run', output: Path, describe: dict) -> dict:
         record = steps.result() or run.carry_out(partial, steps, describe)
         if run.processes.is_first:
             steps.clear()
-            if output.exists():
-                output.rmdir()
-            partial.rename(output)
-            sync_directory(output.parent)
+            put_in_place(partial, output)
         run.processes.gather()
     except Stopped:
         raise
@@ -116,7 +113,7 @@ def _carry_out(run: '_Run', output: Path, describe: dict) -> dict:
         raise
     except (OSError, SafetensorError) as error:
         raise Stopped(f'Pruning into {output} stopped: {error}. Mend that and run it again: '
-                        'it goes on after the last finished block.') from error
+                      'it goes on after the last finished block.') from error
     finally:
         if steps is not None:
             steps.close()
@@ -193,7 +190,7 @@ class _Run:
 
     def _finish(self, partial: Path, describe: dict, blocks: list[dict], losses: dict) -> dict:
         """Write all that there is besides weights, the record last of all."""
-        _copy_companions(self.model.directory, partial)
+        copy_companions(self.model.directory, partial)
         text = json.dumps(self._record(partial, describe, blocks, losses), indent=1,
                           ensure_ascii=False, allow_nan=False)
         record = json.loads(text)
@@ -515,16 +512,27 @@ def hash_samples(samples: Sequence[dict]) -> str:
 def _check(model_dir: Path, inputs, settings: PruningSettings, output: Path) -> None:
     if not model_dir.is_dir():
         raise UserError(f'There is no model directory {model_dir}.')
-    if _is_occupied(output) and not (output / RECORD).is_file():
-        raise _occupied(output)
+    if not (output / RECORD).is_file():     # an earlier result is judged later
+        check_free(output)
+    check_place(output)
+    if len(inputs) < settings.minimum_samples:
+        raise UserError(f'{len(inputs)} calibration samples are too few: '
+                        f'give at least {settings.minimum_samples}.')
+
+
+def check_place(output: Path) -> None:
+    """Refuse an output that could not be put in place as a whole."""
     if not output.parent.is_dir():
         raise UserError(f'There is no directory {output.parent} to put the output in.')
     if output.is_mount():
         raise UserError(f'The output {output} is a mount point, which cannot be put in place as a '
                         'whole: name a directory in it.')
-    if len(inputs) < settings.minimum_samples:
-        raise UserError(f'{len(inputs)} calibration samples are too few: '
-                        f'give at least {settings.minimum_samples}.')
+
+
+def check_free(output: Path) -> None:
+    """Refuse an output that holds something."""
+    if _is_occupied(output):
+        raise _occupied(output)
 
 
 def _finished(output: Path, fingerprint: str) -> dict | None:
@@ -546,14 +554,22 @@ def _occupied(output: Path) -> UserError:
                      'choose another place or remove it.')
 
 
-def _copy_companions(source: Path, target: Path) -> None:
-    """Copy what belongs to a model besides its weights: config, tokenizer, processor, licence."""
+def copy_companions(source: Path, target: Path, *, results: bool = False) -> None:
+    """
+    Copy what belongs to a model besides its weights: config, tokenizer, processor, licence.
+
+    :param results: the record and the report of an earlier run too
+    """
     for path in sorted(source.iterdir()):
         if path.is_dir() and path.name == 'additional_chat_templates':
             shutil.copytree(path, target / path.name, dirs_exist_ok=True)
-        elif (path.is_file() and path.suffix not in (*OTHER_WEIGHTS, '.png')
-                and path.name not in OWN_FILES and not path.name.startswith('.')):
+        elif (path.is_file() and path.suffix not in OTHER_WEIGHTS and path.name != INDEX
+                and not path.name.startswith('.') and (results or not _is_result(path))):
             shutil.copyfile(path, target / path.name)
+
+
+def _is_result(path: Path) -> bool:
+    return path.suffix == '.png' or path.name in RESULTS
 
 
 def _on_device(sample: dict, device: torch.device) -> dict:

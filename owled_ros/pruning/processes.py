@@ -54,7 +54,7 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and reports."""
+        """Return whether this is the process that writes and reports."""
         return self.rank == 0
 
     def share(self, samples: Sequence) -> list:

@@ -136,6 +136,14 @@ def sync_files(directory: Path) -> None:
     sync_directory(directory)
 
 
+def put_in_place(partial: Path, output: Path) -> None:
+    """Let a directory that is whole, and on the disk, appear where it belongs."""
+    if output.exists():
+        output.rmdir()
+    partial.rename(output)
+    sync_directory(output.parent)
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that it is whole or absent, even after a power cut."""
     partial = path.with_name(path.name + '.writing')

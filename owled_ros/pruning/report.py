@@ -12,7 +12,7 @@ from owled_ros.pruning.pictures import (
     requested_of,
 )
 
-STYLE = '''
+STYLE = """
 body { font: 15px/1.5 sans-serif; color: #222; max-width: 66rem; margin: 2rem auto;
 padding: 0 1rem }
 h1, h2 { font-weight: 600 } h2 { margin-top: 2.5rem }
@@ -24,7 +24,7 @@ vertical-align: top; overflow-wrap: anywhere }
 td:first-child, th:first-child { text-align: left; overflow-wrap: normal }
 .names td:first-child { font-family: monospace }
 pre { background: #f4f4f4; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
-'''
+"""
 
 SHOWS = {
     'blocks.png': 'Every block: how many of its Wanda scores are outliers, how much of it was cut, '

@@ -104,7 +104,7 @@ class PruningSettings:
 
     @property
     def pruned_components(self) -> tuple[str, ...]:
-        """The components that are pruned, in the order in which they run."""
+        """Return the components that are pruned, in the order in which they run."""
         named = [name.strip() for name in self.components.split(',')]
         chosen = {component for name in named for component in GROUPS.get(name, (name,))}
         return tuple(component for component in COMPONENTS if component in chosen)

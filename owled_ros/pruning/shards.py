@@ -20,6 +20,7 @@ from safetensors import safe_open, SafetensorError
 import torch
 
 WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+PACKED = 'packed.safetensors'   # all weights of a model, those that are pruned packed
 # What a configuration can say so that transformers loads other files, or another configuration.
 REDIRECTIONS = ('transformers_weights', 'configuration_files')
 # Files whose mere presence makes transformers (with peft, the second) load more than is hashed.
@@ -49,10 +50,13 @@ class Shards:
     memory until all of the model is in it.
 
     :param directory: holds ``model.safetensors``, or an index and the files that it names
-    :raises UserError: when there are no safetensors weights, or they cannot be read
+    :raises UserError: when there are no safetensors weights, or they are packed or cannot be read
     """
 
     def __init__(self, directory: Path):
+        if is_packed(directory):
+            raise UserError(f'The weights in {directory} are packed: give the directory that they '
+                            'were packed from.')
         self.directory = directory
         self.files = _weight_files(directory)
         self._places = {}
@@ -136,11 +140,16 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_packed(directory: Path) -> bool:
+    """Say whether a directory's weights are in a packed file, which transformers cannot load."""
+    return (directory / PACKED).exists()
+
+
 def check_weights(directory: Path) -> None:
     """
-    Refuse a directory of which transformers would load other weights than those that are hashed.
+    Refuse a directory of which other weights could be loaded than those that are hashed.
 
-    :raises UserError: when it would, or when there are no weights
+    :raises UserError: when they could, or when there are no weights
     """
     _weight_files(directory)
 
@@ -162,7 +171,10 @@ def mentions(path: Path, words: tuple[str, ...]) -> list[str]:
 
 def _weight_files(directory: Path) -> list[str]:
     index = directory / INDEX
-    files = _indexed_files(index) if index.is_file() else [WHOLE]
+    if is_packed(directory):
+        files = [PACKED]
+    else:
+        files = _indexed_files(index) if index.is_file() else [WHOLE]
     missing = [file for file in files if not (directory / file).is_file()]
     if missing:
         raise UserError(f'The model in {directory} has no weights: {missing[0]} is missing '
@@ -173,6 +185,9 @@ def _weight_files(directory: Path) -> list[str]:
 
 
 def _check_layout(directory: Path, files: list[str]) -> None:
+    if files == [PACKED] and (found := sorted(directory.glob('model*.safetensors*'))):
+        raise UserError(f'The model in {directory} has its weights twice, in {PACKED} and in '
+                        f'{found[0].name}: remove those that were not approved.')
     # transformers prefers the whole; an index of nothing but the whole says the same.
     if files != [WHOLE] and (directory / WHOLE).exists():
         raise UserError(f'The model in {directory} has its weights twice, in {WHOLE} and in the '

@@ -90,7 +90,7 @@ def _clear(weight: torch.Tensor, factor: torch.Tensor, group: int, choose_some):
 
 @contextmanager
 def _one_thread():
-    """Steps this small take threads longer to wait for each other than to do."""
+    """Run in one thread: for steps this small several wait for each other longer than they work."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -56,8 +56,10 @@ class InputNorms(Statistic):
 
 class InputHessian(Statistic):
     """
-    The second moments of the inputs, H = X^T X: the Hessian of the squared error of the outputs
-    for every output row (SparseGPT, arXiv 2301.00774, sec. 2).
+    The second moments of the inputs, H = X^T X.
+
+    They are the Hessian of the squared error of the outputs for every output row (SparseGPT, arXiv
+    2301.00774, sec. 2).
 
     ``total`` is H, the upper triangle of it (columns x columns).
     """

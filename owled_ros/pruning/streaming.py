@@ -39,7 +39,7 @@ class StreamedModel:
         self.shards = Shards(directory)
         self.module = _skeleton(directory).eval()
         _move_buffers(self.module, device)
-        self._sources, self._conversions = _match_names(self.module, self.shards.names())
+        self._sources, self._conversions = match_names(self.module, self.shards.names())
         self._tied = _names_by_tensor(self.module)
 
     def load(self, prefix: str, *, but: tuple[str, ...] = ()) -> None:
@@ -81,12 +81,12 @@ class StreamedModel:
 
     @property
     def picks_tokens(self) -> bool:
-        """Whether the model can be told of which tokens the logits are wanted."""
+        """Return whether the model can be told of which tokens the logits are wanted."""
         return 'logits_to_keep' in inspect.signature(type(self.module).forward).parameters
 
     def logits(self, inputs: dict, places: torch.Tensor) -> torch.Tensor:
         """
-        Return the logits (places x vocabulary) of some tokens of one sample.
+        Return the logits of some tokens of one sample, places x vocabulary.
 
         Where the model can be told which tokens are wanted it computes no others.
 
@@ -202,7 +202,7 @@ def _parameters_without_memory():
         nn.Module.register_parameter = register
 
 
-def _match_names(model: nn.Module, names: list[str]) -> tuple[dict, dict]:
+def match_names(model: nn.Module, names: list[str]) -> tuple[dict, dict]:
     """
     Find the tensors on disk that the model's weights are made of.
 

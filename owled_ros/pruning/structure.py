@@ -33,12 +33,12 @@ class Projection:
 
     @property
     def weight(self) -> str:
-        """The name of its weight."""
+        """Return the name of its weight."""
         return f'{self.name}.weight'
 
     @property
     def count(self) -> int:
-        """The number of its weights."""
+        """Return the number of its weights."""
         return self.rows * self.columns
 
 
@@ -52,7 +52,7 @@ class Block:
 
     @property
     def count(self) -> int:
-        """The number of weights in its projections."""
+        """Return the number of weights in its projections."""
         return sum(projection.count for projection in self.projections)
 
 
@@ -81,7 +81,7 @@ class Chain:
 
     @property
     def end(self) -> int:
-        """The position of what lies behind the last block."""
+        """Return the position of what lies behind the last block."""
         return len(self.blocks)
 
     def steps(self) -> list[tuple[int, Block]]:
@@ -202,8 +202,9 @@ class _Passage:
         self.reshaping = set()  # lists whose modules return another shape than they are given
         self.tuple_size = {}
         self.entered = {}       # module -> how often it was called
-        self.linears = {}       # linear layer outside of candidates -> its calls: sum of the
-                                # input, output, and the modules that had been entered by then
+        # Linear layer outside of candidates -> its calls: sum of the input, output, and the
+        # modules that had been entered by then.
+        self.linears = {}
         self.result = None
 
     def order(self) -> list[str]:

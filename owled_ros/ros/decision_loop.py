@@ -156,7 +156,7 @@ class DecisionLoop:
             return error
 
     def _after(self, report, frame, picture, decision):
-        """The action is out: now its explanation may begin, and who watches may see it."""
+        """Begin to explain an action that is out, if asked to, and show it to those who watch."""
         self._restarts = 0
         if self._explaining is None and self._outlet.settings.explain and \
                 self._mute <= MAX_RESTARTS:

@@ -84,7 +84,7 @@ class FrameGate:
 
 
 def _one_colour(frame):
-    """Whether all pixels of an (H, W, 3) frame are the same."""
+    """Return whether all pixels of an (H, W, 3) frame are the same."""
     first = frame[0, 0]
     # Most pictures differ in the sample already, and the whole is read only for those that do not.
     return bool((frame[::SAMPLED, ::SAMPLED] == first).all() and (frame == first).all())

@@ -44,7 +44,7 @@ class CvBridgeDecoder:
 
 
 def _agrees(decoder):
-    """Whether `decoder` gives the pixels that rosbags-image gives; wrong ones do so silently."""
+    """Return whether `decoder` gives the pixels of rosbags-image; a wrong one is wrong silently."""
     pixels = np.arange(48, dtype=np.uint8)
     image = RawImage(height=4, width=4, encoding='bgr8', is_bigendian=False, step=12, data=pixels)
     grey = replace(image, encoding='mono8', width=12)

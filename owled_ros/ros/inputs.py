@@ -170,7 +170,7 @@ class Inputs:
         return picture, ego, self._command_at(now, settings)
 
     def _camera_if_asked(self, settings):
-        """The Camera that frames are to be seen by, None where they are taken as they are."""
+        """Return the Camera to see frames by, None where they are taken as they are."""
         if not is_asked(settings.undistort, settings.field_of_view):
             return None
         camera = self._camera
@@ -179,7 +179,7 @@ class Inputs:
         return camera
 
     def _command_at(self, now, settings):
-        """The command in force at `now` [ns]; an old one, or one from the future, is none."""
+        """Return the command in force at `now` [ns]; an old one, or one of the future, is none."""
         if self._command is None:
             return Command()
         stamp, command = self._command

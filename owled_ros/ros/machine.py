@@ -100,7 +100,7 @@ def _chip_powers(chip):
 
 
 def _label(path):
-    """The name that a chip's driver gives an input, else that of its file."""
+    """Return the name that a chip's driver gives an input, else that of its file."""
     what = path.name.rpartition('_')[0]
     return _text(path.with_name(f'{what}_label')) or what
 

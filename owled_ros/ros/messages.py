@@ -26,8 +26,9 @@ def odometry_type(name):
 
 
 def message_class(package, message, wish):
-    """Return a message's class; raise UserError, which says of which parameter it was the `wish`,
-    where its package is not installed.
+    """Return a message's class; raise UserError where its package is not installed.
+
+    The error says of which parameter it was the `wish`.
     """
     try:
         return getattr(importlib.import_module(f'{package}.msg'), message)

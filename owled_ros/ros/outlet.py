@@ -96,7 +96,7 @@ class ActionOutlet:
             return (self._activation, self._clock.jumps) if self._active else None
 
     def begin(self, ticket):
-        """The model begins to work; False when `ticket` is no longer good."""
+        """Note that the model begins to work; return False when `ticket` is no longer good."""
         with self._lock:
             good = self._good(ticket)
             if good:
@@ -104,13 +104,13 @@ class ActionOutlet:
             return good
 
     def end(self, ticket):
-        """The model has finished, or failed."""
+        """Note that the model has finished, or failed."""
         with self._lock:
             if self._good(ticket):
                 self._watchdog.model_ends()
 
     def model_restarts(self, begins):
-        """The model's process is started again, or that is over."""
+        """Note that the model's process is started again, or that this is over."""
         self._watchdog.model_restarts(begins)
 
     def offer(self, action, frame, ego, command, compute_time):

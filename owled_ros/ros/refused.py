@@ -11,7 +11,7 @@ class Refused(Exception):
 
 
 def one_line(error):
-    """The first line of an exception's message, or its name when it has none."""
+    """Return the first line of an exception's message, or its name when it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -161,7 +161,7 @@ def random_world(seed, *, width=640, height=480):
 
 
 def random_scenery(random):
-    """A tree or post somewhere beside the road."""
+    """Return a tree or post somewhere beside the road."""
     side = 1 if random.random() < 0.5 else -1
     edge = 5.25 if side > 0 else 1.75
     return (float(random.uniform(0, 900)), float(side * (edge + random.uniform(2, 12))),
@@ -266,13 +266,13 @@ def look(world, ego, time):
 
 
 def oncoming(world, ego_s, time):
-    """The vehicles that come on the lane to the left, wherever they are by now."""
+    """Return the vehicles that come on the lane to the left, wherever they are by now."""
     return [Vehicle(start - ONCOMING_SPEED * time - ego_s, 3.5, ONCOMING_SPEED, oncoming=True,
                     **body) for start, body in world.oncoming]
 
 
 def _nearest_light(world, ego, time):
-    """The next light, whose stop line is not passed and which is near enough to be told."""
+    """Return the next light, whose stop line is not passed and which is near enough to be told."""
     lights = [(signal.s - ego.s, signal.state(time, ego.s)) for signal in world.signals]
     ahead = [(s, state) for s, state in lights if 0 < s < 58]
     if not ahead:

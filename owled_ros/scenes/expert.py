@@ -86,7 +86,7 @@ def follow(speed, gap, obstacle_speed, kept, free):
 
 
 def obstacles(scene):
-    """What stands in the way: cause -> (gap [m], speed [m/s])."""
+    """Return what stands in the way: cause -> (gap [m], speed [m/s])."""
     found = {}
     if scene.lead is not None:
         found['lead'] = (scene.lead.s, scene.lead.speed)
@@ -120,7 +120,7 @@ def decide_curvature(scene):
 
 
 def choose_maneuver(scene, acceleration, cause):
-    """The discrete answer that goes with an acceleration and its cause."""
+    """Return the discrete answer that goes with an acceleration and its cause."""
     slowing = acceleration < -NOTICEABLE or scene.speed < 0.5
     if acceleration <= -EMERGENCY:
         return Maneuver.EMERGENCY_STOP

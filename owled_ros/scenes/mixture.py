@@ -59,7 +59,7 @@ class Mixture:
         return cls(**shares)
 
     def kind(self, group):
-        """The kind of scenes in a group."""
+        """Return the kind of scenes in a group."""
         shares = np.array(list(vars(self).values()))
         return str(np.random.default_rng((group, 1)).choice(list(vars(self)),
                                                             p=shares / shares.sum()))
@@ -76,8 +76,11 @@ def training_scenes(group, mixture, *, width=320, height=240):
 
 
 def scene_with_people(seed, *, width=320, height=240):
-    """A random scene with a pedestrian in the lane in half of the cases, often far, often close
-    to the lane's edge on either side of it, and a light that is far away in half of them."""
+    """Return a random scene with a pedestrian in the lane in half of the cases.
+
+    The pedestrian is often far, often close to the lane's edge on either side of it. In half of
+    the cases there is a light that is far away.
+    """
     scene = random_scene(seed, width=width, height=height)
     random = np.random.default_rng((seed, 2))
     if not any(person.in_lane for person in scene.pedestrians) and random.random() < 0.4:
@@ -98,7 +101,7 @@ def random_light(random):
 
 
 def standing_scene(seed, *, width=320, height=240):
-    """The ego vehicle at rest behind one thing or nothing, which may also let it go."""
+    """Return the ego vehicle at rest behind one thing or nothing, which may also let it go."""
     scene = random_scene(seed, width=width, height=height)
     random = np.random.default_rng((seed, 3))
     scene.speed = 0.0 if random.random() < 0.7 else float(random.uniform(0, 1.0))
@@ -119,7 +122,7 @@ def standing_scene(seed, *, width=320, height=240):
 
 
 def standing_leader(random):
-    """A vehicle close ahead that stands with its lamps lit, or has just begun to move."""
+    """Return a vehicle close ahead that stands with its lamps lit, or has just begun to move."""
     stays = random.random() < 0.75
     return Vehicle(s=float(random.uniform(0.5, 6)), d=float(random.normal(0, 0.15)),
                    speed=0.0 if stays else float(random.uniform(0.5, 4)), braking=bool(stays),
@@ -144,7 +147,7 @@ def driven_scenes(seed, count, *, width=320, height=240):
 
 
 def varied_world(random, seed, width, height):
-    """A world of the closed loop, in all weathers, with and without a speed limit and leader."""
+    """Return a world of the closed loop, in any weather, with or without speed limit and leader."""
     world = random_world(seed, width=width, height=height)
     world.weather = random_weather(random)
     world.speed_limit = float(random.choice([math.nan, *SPEED_LIMITS]))

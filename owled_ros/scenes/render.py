@@ -64,7 +64,7 @@ class _Painter:
     # -- colours and shapes ---------------------------------------------------------------
 
     def _tint(self, colour, distance, glow=False):
-        """A surface's colour in this light, through this much fog."""
+        """Return a surface's colour in this light, through this much fog."""
         clear = math.exp(-distance / self.weather.visibility)
         lit = np.asarray(colour, float) * (1.0 if glow else self.dim)
         mixed = lit * clear + self.fog * (1 - clear)
@@ -81,7 +81,7 @@ class _Painter:
         return (max(float(x), TOUCHING), float(y)) if x > BEHIND else None
 
     def _upright(self, place, side, low, high, colour, glow=False):
-        """A rectangle that faces the camera: side = (left, right) offsets [m], heights [m]."""
+        """Draw a rectangle that faces the camera: side = (left, right) offsets [m], heights [m]."""
         x, y = place
         left, right = side
         u, v, depth = self.camera.project(x, y + np.array([left, right]), np.array([high, low]))
@@ -121,7 +121,7 @@ class _Painter:
                           colour)
 
     def _strip(self, s, left, right, colour):
-        """A strip of road surface between two lateral positions [m]."""
+        """Draw a strip of road surface between two lateral positions [m]."""
         xl, yl = self.scene.road.to_ego(s, left)
         xr, yr = self.scene.road.to_ego(s, right)
         x, y = np.concatenate([xl, xr[::-1]]), np.concatenate([yl, yr[::-1]])
@@ -226,7 +226,7 @@ class _Painter:
         self._disc(place, 0, tall * 0.92, tall * 0.08, (205, 160, 130))
 
     def _light(self, light):
-        """A pole at the right kerb and an arm above the lane, a signal head on each."""
+        """Draw a pole at the right kerb and an arm above the lane, a signal head on each."""
         road = self.scene.road
         kerb = -(road.lanes_right + 0.5) * road.lane_width - 0.8
         pole = self._place(light.s + light.setback, kerb)
@@ -314,7 +314,7 @@ class _Labels:
                 self.lights[cells], self.light_distances[cells] = state, max(light.s, 0.1)
 
     def _cells(self, s, d, width, low, high):
-        """The patches that a box covers, as slices, or None where it is out of sight."""
+        """Return the patches that a box covers, as slices, or None where it is out of sight."""
         x, y = self.scene.road.to_ego(s, d)
         if x <= BEHIND:
             return None

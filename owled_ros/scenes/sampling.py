@@ -49,7 +49,7 @@ def slow_to_stop_in_time(scene, braking=4.0):
 
 
 def random_road(random, speed):
-    """A road whose curvature grows or falls linearly over at most two pieces."""
+    """Return a road whose curvature grows or falls linearly over at most two pieces."""
     sharpest = min(0.035, 3.5 / max(speed, 6) ** 2)
     bends = random.uniform(-sharpest, sharpest, 3) * (random.random(3) < 0.6)
     knots = [0, random.uniform(15, 50), LENGTH]
@@ -99,7 +99,7 @@ def random_vehicles(random, scene):
 
 
 def random_lead(random, scene):
-    """A vehicle in the ego lane; its speed goes with its brake lamps, as it does on the road."""
+    """Return a vehicle in the ego lane; its speed goes with its brake lamps, as on the road."""
     gap = float(random.uniform(3, 50))
     braking = bool(random.random() < 0.4)
     if braking:

@@ -49,7 +49,7 @@ class Road:
         return x - d * np.sin(theta), y + d * np.cos(theta)
 
     def direction(self, s):
-        """The road's direction [rad] at s, in the ego frame."""
+        """Return the road's direction [rad] at s, in the ego frame."""
         return float(np.interp(s, self._s, self._theta))
 
 
@@ -143,10 +143,10 @@ class Scene:
 
     @property
     def lead(self):
-        """The nearest vehicle in the ego lane, or None."""
+        """Return the nearest vehicle in the ego lane, or None."""
         return min((v for v in self.vehicles if v.in_lane), key=lambda v: v.s, default=None)
 
     @property
     def pedestrian(self):
-        """The pedestrian that matters: the nearest in the lane, else the nearest, or None."""
+        """Return the pedestrian that matters: the nearest in the lane, else of all, or None."""
         return min(self.pedestrians, key=lambda p: (not p.in_lane, p.s), default=None)

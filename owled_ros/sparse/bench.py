@@ -1,75 +1,39 @@
 """
-What packed weights give on this computer: single projections, and whole language models.
+What packed weights give on this computer: single projections, and whole models.
 
 Ratios are medians of rounds in which all contestants take turns, with the lowest and the highest
 beside them. Weights are rotated so that no cache holds them. The dense side is the best of
 torch's 16-bit products; float32, dense int8 and dense int4 stand beside it: what a reader could
-have without pruning.
+have without pruning. On a GPU torch's own 2:4 product does, too.
 """
 
-import copy
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from owled_ros.driver.checkpoint import EMBEDDED, load_model, locate
-from owled_ros.driver.stepping import CachePool, language_step, SteppedDecoder
+from owled_ros.driver.checkpoint import choose_dtype, EMBEDDED, load_model, locate
 from owled_ros.errors import UserError
-from owled_ros.sparse.linear import (
-    kernels_for,
-    make_sparse,
-    packed_bytes,
-    prunable_linears,
-    SparseLinear,
+from owled_ros.sparse.bench_models import (
+    bench_directory,
+    bench_model,
+    PROMPT_TOKENS,
+    require_room,
 )
+from owled_ros.sparse.linear import kernels_for, prunable_linears, SparseLinear
 from owled_ros.sparse.packing import in_huge_pages, pack, pack_int8, PackedWeight
-from owled_ros.sparse.timing import bandwidth, Contestant, in_turn, rotation_bytes
+from owled_ros.sparse.sizes import (
+    pruned_weight,
+    Shape,
+    shape_named,
+    SHAPES,
+    SPARSITIES,
+    two_four_weight,
+)
+from owled_ros.sparse.timing import bandwidth, Contestant, copying, in_turn, rotation_bytes
 import torch
 from torch.nn import functional
 
-SPARSITIES = (0.5, 0.6, 0.7)
 PREFILL_TOKENS = 256
 INT4_GROUP = 32
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a language model."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    key_heads: int
-    vocabulary: int
-    head_size: int = 128
-
-    def projections(self) -> dict[str, tuple[int, int]]:
-        """Return (rows, columns) of a layer's different projections."""
-        inner = self.heads * self.head_size
-        return {'attention.q': (inner, self.hidden), 'mlp.up': (self.intermediate, self.hidden),
-                'mlp.down': (self.hidden, self.intermediate)}
-
-
-SHAPES = {
-    'smolvlm-256m': Shape(576, 1536, 30, 9, 3, 49280, 64),
-    'qwen-0.5b': Shape(896, 4864, 24, 14, 2, 151936, 64),
-    'smolvlm-2.2b': Shape(2048, 8192, 24, 32, 32, 49280, 64),
-    'qwen2.5-vl-3b': Shape(2048, 11008, 36, 16, 2, 151936),
-    '7b': Shape(3584, 18944, 28, 28, 4, 152064),
-}
-
-
-def shape_named(name: str) -> Shape:
-    """Return one of SHAPES. Raises UserError for another name."""
-    if name not in SHAPES:
-        raise UserError(f'there is no shape {name!r}; use one of {", ".join(SHAPES)}')
-    return SHAPES[name]
-
-
-def pruned_weight(rows: int, columns: int, sparsity: float, dtype=torch.float16) -> torch.Tensor:
-    """Make a random weight, each of its places zero with the same probability."""
-    weight = torch.randn(rows, columns).to(dtype)
-    return weight.mul_(torch.rand(rows, columns) >= sparsity)
 
 
 # -- single projections --------------------------------------------------------------------------
@@ -77,32 +41,37 @@ def pruned_weight(rows: int, columns: int, sparsity: float, dtype=torch.float16)
 def bench_projection(rows: int, columns: int, *, device, rounds: int, batch: int = 1,
                      rotate: int | None = None) -> list[dict]:
     """
-    Time y = W x for one shape: dense types, and packed at each of SPARSITIES.
+    Time y = W x for one shape: dense types, torch's 2:4, and packed at each of SPARSITIES.
 
     :param rotate: bytes that each contestant's weights rotate through
     :return: a row for each contestant
     """
     device = torch.device(device)
     rotate = rotate or rotation_bytes(device)
+    copied = copying(rotate, device)
     contestants = _dense(rows, columns, batch, device, rotate)
+    if not two_four_missing(rows, columns, device):
+        contestants += _two_four(rows, columns, batch, device, rotate)
     for sparsity in SPARSITIES:
         contestants += _packed(rows, columns, batch, device, rotate, sparsity)
-    times = in_turn(contestants, rounds, device)
+    times = in_turn([copied, *contestants], rounds, device)
+    copy_speed = copied.bytes / times.median('copy') / 1e9
     half = times.fastest(['bf16', 'fp16'])
     result = []
     for contestant in contestants:
         seconds = times.median(contestant.name)
         ratio, low, high = times.ratio(half, contestant.name)
         kind, _, share = contestant.name.partition(' at ')
+        speed, limit = contestant.bytes / seconds / 1e9, 2 * rows * columns / contestant.bytes
         result.append({
             'rows': rows, 'columns': columns, 'batch': batch, 'what': kind,
             'sparsity': float(share.rstrip('%')) / 100 if share else 0.0, 'seconds': seconds,
             'bytes': contestant.bytes, 'bits_per_weight': 8 * contestant.bytes / (rows * columns),
             'gweights_per_s': rows * columns / seconds / 1e9,
-            'gb_per_s': contestant.bytes / seconds / 1e9, 'best_16_bit': half,
+            'gb_per_s': speed, 'of_copy': speed / copy_speed, 'best_16_bit': half,
             'times_16_bit': ratio, 'times_16_bit_low': low, 'times_16_bit_high': high,
             'times_float32': times.ratio('fp32', contestant.name)[0],
-            'limit': 2 * rows * columns / contestant.bytes})
+            'limit': limit, 'of_limit': ratio / limit})
     return result
 
 
@@ -158,6 +127,29 @@ def _dense_int4(weight, x, rotate):
         given, copy, INT4_GROUP, scales) for copy in copies]
 
 
+def two_four_missing(rows: int, columns: int, device: torch.device) -> str:
+    """Return why torch has no 2:4 product of such a weight here; '' where it has one."""
+    if device.type != 'cuda':
+        return f'torch has no such product for {device.type}'
+    try:
+        _two_four(rows, columns, 1, device, 1)[0].turns[0]()
+    except Exception as error:  # of the shape, the GPU's generation, or torch's build
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ''
+
+
+def _two_four(rows, columns, batch, device, rotate) -> list[Contestant]:
+    """Torch's product of bf16 inputs with 2:4 weights in bf16."""
+    weight = two_four_weight(rows, columns).to(device)
+    x = torch.randn(batch, columns, device=device, dtype=weight.dtype)
+    compress = torch.sparse.to_sparse_semi_structured
+    first = compress(weight)
+    size = sum(part.nbytes for part in (first.packed, first.meta) if part is not None)
+    copies = [first, *(compress(weight) for _ in range(_copies(size, rotate) - 1))]
+    return [Contestant('2:4 at 50%', [lambda copy=copy: functional.linear(x, copy)
+                                      for copy in copies], size)]
+
+
 def _packed(rows, columns, batch, device, rotate, sparsity) -> list[Contestant]:
     weight = pruned_weight(rows, columns, sparsity)
     kernels, found = kernels_for(device), []
@@ -195,124 +187,111 @@ def bench_prefill(rows: int, columns: int, *, device, rounds: int) -> dict:
             'times_dense_low': low, 'times_dense_high': high}
 
 
-# -- whole language models -----------------------------------------------------------------------
-
-def random_model(shape: Shape, sparsity: float, dtype=torch.bfloat16):
-    """Make a language model of random weights, its projections pruned; the head is tied."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
-        intermediate_size=shape.intermediate, num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_heads, head_dim=shape.head_size, tie_word_embeddings=True,
-        dtype=dtype)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        model = Qwen2ForCausalLM(config).eval()
-    finally:
-        torch.set_default_dtype(before)
-    with torch.no_grad():
-        for module in model.model.layers.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight.copy_(pruned_weight(*module.weight.shape, sparsity) * 0.02)
-    return model
-
-
-def bench_model(shape: Shape, *, sparsity: float, device, rounds: int, tokens: int = 8,
-                prompt: int = 128) -> dict:
-    """
-    Time decoding a token end to end: dense by transformers and by our steps, and packed.
-
-    `explained` is the share of the packed token's time that its products alone take: the packed
-    projections, each timed in the order of the model, and the dense head.
-    """
-    device = torch.device(device)
-    dense = random_model(shape, sparsity).to(device)
-    sparse = copy.deepcopy(dense)
-    projections = sum(module.weight.numel() * 2 for module in dense.model.layers.modules()
-                      if isinstance(module, torch.nn.Linear))
-    make_sparse(sparse)
-    ids = {'input_ids': torch.randint(0, shape.vocabulary, (1, prompt), device=device)}
-
-    def decoding(model, step):
-        decoder = SteppedDecoder(model, ids, CachePool(), step)
-
-        def run():
-            decoder.feed([1])
-            decoder.next_logits()
-        return [run] * tokens
-
-    with torch.inference_mode():
-        contestants = [
-            Contestant('transformers', decoding(dense, None)),
-            Contestant('dense', decoding(dense, language_step(dense)[0])),
-            Contestant('packed', decoding(sparse, language_step(sparse)[0])),
-            Contestant('products', [_products(sparse, device)] * tokens)]
-    times = in_turn(contestants, rounds, device)
-    ratio, low, high = times.ratio('dense', 'packed')
-    whole = sum(parameter.numel() * 2 for parameter in dense.parameters())
-    mine = packed_bytes(sparse)
-    return {
-        'sparsity': sparsity, 'seconds_transformers': times.median('transformers'),
-        'seconds_dense': times.median('dense'), 'seconds_packed': times.median('packed'),
-        'times_dense': ratio, 'times_dense_low': low, 'times_dense_high': high,
-        'times_transformers': times.ratio('transformers', 'packed')[0],
-        'limit': whole / (mine + whole - projections),
-        'explained': 1 / times.ratio('packed', 'products')[0],
-        'packed_share': mine / projections,
-        'model_share': (mine + whole - projections) / whole}
-
-
-def _products(model, device):
-    """Return a call that runs a model's products alone, in their order."""
-    layers = [module for module in model.modules() if isinstance(module, SparseLinear)]
-    dtype = model.dtype
-    inputs = {layer.in_features: torch.randn(1, layer.in_features, device=device, dtype=dtype)
-              for layer in layers}
-    hidden = torch.randn(1, model.lm_head.in_features, device=device, dtype=dtype)
-
-    def run():
-        for layer in layers:
-            layer(inputs[layer.in_features])
-        model.lm_head(hidden)
-    return run
-
-
 # -- a size, or a model of the user's -------------------------------------------------------------
 
-def bench_named(model: str, *, device, rounds: int, progress) -> dict:
+def bench_named(model: str, *, device, rounds: int, progress,
+                layers: int | None = None) -> dict:
     """
-    Measure a size of SHAPES with drawn weights, or the projections of a model directory.
+    Measure a size of SHAPES with random weights, or a model directory.
 
+    :param layers: of a size; by default all
     :param progress: takes lines as they are known
-    :raises UserError: when it is neither
+    :raises UserError: when it is neither, or the memory does not hold it
     """
+    device = torch.device(device)
+    shape = _shape(model, layers)
+    if shape is not None:
+        require_room(shape, device)
     machine = about(device)
     progress(', '.join(f'{name} {value:.4g}' if isinstance(value, float) else f'{name} {value}'
                        for name, value in machine.items()))
-    projections, prefill = [], []
-    for name, (rows, columns) in _projections(model).items():
+    sizes = _sizes(model) if shape is None else shape.projections()
+    result = {'machine': machine, **_bench_projections(sizes, device, rounds, progress)}
+    if shape is None:
+        progress(f'{model}: a frame to its action, and a token of the explanation')
+        rows, absent = bench_directory(model, device=device, rounds=rounds,
+                                       types=_driver_types(device))
+        whole = {'first': 'action', 'rows': rows}
+    else:
+        progress(f'{model}: the language model with random weights, prefill of {PROMPT_TOKENS} '
+                 f'tokens, and a token after them{_share_of_layers(model, shape)}')
+        fastest = _fastest_type(result['projections'], device)
+        rows, absent = bench_model(shape, device=device, rounds=rounds, dtype=fastest), []
+        whole = {'first': 'prefill', 'prefill_tokens': PROMPT_TOKENS, 'layers': shape.layers,
+                 'of_layers': SHAPES[model].layers, 'rows': rows}
+    for line in [*model_lines(rows, whole['first']), *map(_absent_line, absent)]:
+        progress(line)
+    return {**result, 'model': whole, 'absent': result['absent'] + absent}
+
+
+def _shape(model: str, layers: int | None) -> Shape | None:
+    """Return the size of that name, with so many layers; None for a directory."""
+    if model not in SHAPES and ('/' in model or model == EMBEDDED or Path(model).exists()):
+        if layers is not None:
+            raise UserError(f'{model} is measured whole; leave out --layers, which goes with a '
+                            f'named size')
+        return None
+    shape = shape_named(model)
+    if layers is None:
+        return shape
+    if not 1 <= layers <= shape.layers:
+        raise UserError(f'{model} has 1 to {shape.layers} layers to measure, not {layers}')
+    return replace(shape, layers=layers)
+
+
+def _share_of_layers(model, shape) -> str:
+    whole = SHAPES[model].layers
+    return '' if shape.layers == whole else f'; {shape.layers} of its {whole} layers, and the head'
+
+
+def _sizes(model: str) -> dict[str, tuple[int, int]]:
+    """Return the different sizes of the projections that a model decodes with, by a name."""
+    loaded = load_model(locate(model), 'cpu', 'bfloat16')
+    decoding = set(loaded.get_decoder().modules())
+    sizes = {}
+    for name, module in prunable_linears(loaded).items():
+        if module in decoding:
+            sizes.setdefault((module.out_features, module.in_features), name)
+    return {name: size for size, name in sizes.items()}
+
+
+def _bench_projections(sizes, device, rounds, progress) -> dict:
+    """Measure sizes by name; returns what bench_named does of them."""
+    projections, prefill, absent = [], [], []
+    for name, (rows, columns) in sizes.items():
         progress(f'{name} {rows} x {columns}')
         found = bench_projection(rows, columns, device=device, rounds=rounds)
         for line in projection_lines(found):
             progress(line)
+        missing = two_four_missing(rows, columns, device)
+        if missing:
+            absent.append({'what': '2:4', 'projection': name, 'why': missing})
+            progress(_absent_line(absent[-1]))
         prefill.append(bench_prefill(rows, columns, device=device, rounds=rounds))
-        progress(f'prefill of {PREFILL_TOKENS}: {prefill[-1]["times_dense"]:.2f} times dense')
+        progress(f'prefill of {PREFILL_TOKENS}: {_ratio(prefill[-1], "times_dense", 4)} times the '
+                 f'dense seconds')
         projections += [{'projection': name, **row} for row in found]
-    return {'machine': machine, 'projections': projections, 'prefill': prefill}
+    return {'projections': projections, 'prefill': prefill, 'absent': absent}
 
 
-def _projections(model: str) -> dict[str, tuple[int, int]]:
-    """Return the different sizes of the language model's projections, by a name."""
-    if model in SHAPES:
-        return SHAPES[model].projections()
-    if '/' not in model and not Path(model).exists() and model != EMBEDDED:
-        return shape_named(model).projections()     # which says what there is
-    loaded = load_model(locate(model), 'cpu')
-    sizes = {}
-    for name, module in prunable_linears(loaded).items():
-        sizes.setdefault((module.out_features, module.in_features), name)
-    return {name: size for size, name in sizes.items()}
+def _absent_line(absent) -> str:
+    return f'{absent["what"]}: {absent["why"]}'
+
+
+def _driver_types(device) -> list[torch.dtype]:
+    """Return the types to measure a driver in: that which it has by default first."""
+    default = choose_dtype('auto', device)
+    return [default] if device.type == 'cuda' else [default, torch.bfloat16]
+
+
+def _fastest_type(projections, device) -> torch.dtype:
+    """Return the type that dense projections are fastest in."""
+    if device.type == 'cuda':
+        return choose_dtype('auto', device)
+    types = {'bf16': torch.bfloat16, 'fp32': torch.float32}
+    seconds = {name: sum(row['seconds'] for row in projections if row['what'] == name)
+               for name in types}
+    return types[min(seconds, key=seconds.get)]
 
 
 # -- reports -------------------------------------------------------------------------------------
@@ -329,25 +308,66 @@ def about(device) -> dict:
 
 def projection_lines(rows: list[dict]) -> list[str]:
     """Return the rows of `bench_projection` as lines of a table."""
-    lines = [f'{"what":18s} {"zeros":>5s} {"us":>9s} {"Gw/s":>7s} {"GB/s":>6s} {"bits":>5s} '
-             f'{"x 16 bit":>8s} {"(low, high)":>13s} {"limit":>6s} {"x fp32":>6s}']
+    lines = [f'{"what":12s} {"zeros":>5s} {"us":>9s} {"Gw/s":>7s} {"bits":>5s} {"GB/s":>6s} '
+             f'{"of copy":>7s} {"x 16 bit":>8s} {"(low, high)":>14s} {"limit":>6s} '
+             f'{"of limit":>8s} {"x fp32":>6s}']
     for row in rows:
-        spread = f'({row["times_16_bit_low"]:.2f}, {row["times_16_bit_high"]:.2f})'
         lines.append(
-            f'{row["what"]:18s} {row["sparsity"]:5.0%} {row["seconds"] * 1e6:9.1f} '
-            f'{row["gweights_per_s"]:7.2f} {row["gb_per_s"]:6.1f} {row["bits_per_weight"]:5.2f} '
-            f'{row["times_16_bit"]:8.2f} {spread:>13s} {row["limit"]:6.2f} '
-            f'{row["times_float32"]:6.2f}')
+            f'{row["what"]:12s} {row["sparsity"]:5.0%} {row["seconds"] * 1e6:9.1f} '
+            f'{row["gweights_per_s"]:7.2f} {row["bits_per_weight"]:5.2f} {row["gb_per_s"]:6.1f} '
+            f'{row["of_copy"]:7.0%} {_ratio(row, "times_16_bit", 8)} {row["limit"]:6.2f} '
+            f'{row["of_limit"]:8.0%} {row["times_float32"]:6.2f}')
     return lines
 
 
-def plot(rows: list[dict], path) -> None:
-    """Draw how many times faster than 16-bit dense each packed projection is, with the limit."""
+def model_lines(rows: list[dict], first: str) -> list[str]:
+    """Return the rows of `bench_models.measure` as lines of a table."""
+    lines = [f'{"what":12s} {"type":8s} {"zeros":>5s} {"MB":>7s} {first + " ms":>10s} '
+             f'{"x dense":>7s} {"(low, high)":>14s} {"token ms":>8s} {"x dense":>7s} '
+             f'{"(low, high)":>14s} {"GB/s":>6s} {"of copy":>7s} {"limit":>6s} {"of limit":>8s}']
+    for row in rows:
+        lines.append(
+            f'{row["what"]:12s} {row["type"]:8s} {row["sparsity"]:5.0%} '
+            f'{row["weight_bytes"] / 1e6:7.1f} {row["seconds_first"] * 1e3:10.1f} '
+            f'{_ratio(row, "times_dense_first", 7)} {row["seconds_token"] * 1e3:8.2f} '
+            f'{_ratio(row, "times_dense_token", 7)} {row["gb_per_s"]:6.1f} '
+            f'{row["of_copy"]:7.0%} {row["limit"]:6.2f} {row["of_limit"]:8.0%}')
+    return lines
+
+
+def _ratio(row, key, width) -> str:
+    spread = f'({row[f"{key}_low"]:.2f}, {row[f"{key}_high"]:.2f})'
+    return f'{row[key]:{width}.2f} {spread:>14s}'
+
+
+# -- the plot ------------------------------------------------------------------------------------
+
+COLOURS = {'transformers': '0.6', 'dense': 'tab:blue', 'sparse': 'tab:green'}
+
+
+def plot(projections: list[dict], path, model: dict | None = None) -> None:
+    """
+    Draw how many times faster than 16-bit dense each packed projection is, with the limit.
+
+    :param model: of `bench_named`: its times stand beside that
+    """
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout='constrained')
-    packed = [row for row in rows if row['what'] == 'packed']
+    if model is None:
+        figure, axes = pyplot.subplots(figsize=(8, 4.5), layout='constrained')
+    else:
+        figure = pyplot.figure(figsize=(13, 4.5), layout='constrained')
+        panels = figure.subplot_mosaic([['ratios', 'first'], ['ratios', 'token']])
+        axes = panels['ratios']
+        _draw_times(panels['first'], model['rows'], 'first', _title(model))
+        _draw_times(panels['token'], model['rows'], 'token', 'A token after it')
+    _draw_ratios(axes, [row for row in projections if row['what'] == 'packed'])
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _draw_ratios(axes, packed) -> None:
     for shape in dict.fromkeys((row['rows'], row['columns']) for row in packed):
         mine = [row for row in packed if (row['rows'], row['columns']) == shape]
         axes.plot([row['sparsity'] for row in mine], [row['times_16_bit'] for row in mine],
@@ -358,5 +378,29 @@ def plot(rows: list[dict], path) -> None:
     axes.set(xlabel='share of weights that are zero', ylabel='times the best dense 16-bit product',
              title='Decoding with packed weights, batch 1')
     axes.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+
+
+def _title(model) -> str:
+    if model['first'] == 'action':
+        return 'A frame to its action'
+    layers, whole = model['layers'], model['of_layers']
+    of_layers = '' if layers == whole else f', {layers} of {whole} layers'
+    return f'Prefill of {model["prefill_tokens"]} tokens{of_layers}'
+
+
+def _draw_times(axes, rows, part, title) -> None:
+    """Draw the times of whole models as bars, from the lowest round to the highest a line."""
+    names = [f'{row["what"]} {row["sparsity"]:.0%}' if row['what'] == 'sparse' else row['what']
+             for row in rows]
+    labels = [f'{name}, {row["type"]}' for name, row in zip(names, rows)]
+    key = f'seconds_{part}'
+    middle = [row[key] * 1e3 for row in rows]
+    spread = [[(row[key] - row[f'{key}_low']) * 1e3 for row in rows],
+              [(row[f'{key}_high'] - row[key]) * 1e3 for row in rows]]
+    bars = axes.barh(labels, middle, xerr=spread, color=[COLOURS[row['what']] for row in rows],
+                     error_kw={'elinewidth': 1, 'ecolor': 'black'})
+    axes.bar_label(bars, [f' {row[f"times_dense_{part}"]:.2f} x' for row in rows],
+                   padding=3)
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    axes.set(xlabel='ms (and how many times as fast as the fastest dense)', title=title)

@@ -28,7 +28,7 @@ import torch
 WORD = 64            # columns that a mask's word covers; rows of masks are whole words
 PADDING = 64         # bytes after the values that a kernel may read, and never uses
 VALUE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.int8)
-FILE_FORMAT = '1'
+FILE_FORMAT = 'owled_sparse_1'      # alone: of several keys safetensors writes any one first
 LARGEST = 2 ** 31 - 1    # values of one matrix: row starts are 32-bit
 
 
@@ -82,6 +82,13 @@ class PackedWeight:
         """Return it on a device."""
         moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
         return PackedWeight(columns=self.columns, pattern=self.pattern, **moved)
+
+    def held_in(self, dtype: torch.dtype) -> 'PackedWeight':
+        """Return it with its values rounded to a type, if that does not hold them all."""
+        if self.scales is not None or torch.promote_types(self.values.dtype, dtype) == dtype:
+            return self
+        values = _padded(self.values[:self.count].to(dtype))
+        return PackedWeight(self.columns, self.mask, values, self.starts, None, self.pattern)
 
     def dense(self, dtype: torch.dtype | None = None, rows: slice = slice(None)) -> torch.Tensor:
         """
@@ -167,9 +174,12 @@ def _packed(values, kept, scales, pattern) -> PackedWeight:
     torch.cumsum(counts, 0, out=starts[1:])
     if int(starts[-1]) > LARGEST:
         raise ValueError(f'{int(starts[-1])} values are too many for one packed matrix')
-    padding = values.new_zeros(PADDING // values.element_size())
     return PackedWeight(columns=kept.shape[1], mask=_mask(kept), scales=scales, pattern=pattern,
-                        values=torch.cat([values[kept], padding]), starts=starts.int())
+                        values=_padded(values[kept]), starts=starts.int())
+
+
+def _padded(values: torch.Tensor) -> torch.Tensor:
+    return torch.cat([values, values.new_zeros(PADDING // values.element_size())])
 
 
 def _mask(kept: torch.Tensor) -> torch.Tensor:
@@ -240,24 +250,34 @@ def _huge_block(size: int) -> torch.Tensor:
 
 # -- files ---------------------------------------------------------------------------------------
 
-def save_packed(path: Path, weights: dict[str, PackedWeight]) -> None:
-    """Write packed weights to a safetensors file, whole or not at all."""
+def save_packed(path: Path, weights: dict[str, PackedWeight],
+                others: dict[str, torch.Tensor] | None = None) -> None:
+    """
+    Write packed weights to a safetensors file, whole or not at all.
+
+    :param others: tensors that lie beside them as they are, by name
+    """
     path = Path(path)
-    tensors = {f'{name}.{part}': tensor.cpu().contiguous() for name, weight in weights.items()
-               for part, tensor in weight.tensors().items()}
+    tensors = dict(others or {})
+    tensors |= {name: tensor.cpu().contiguous() for name, tensor in part_names(weights).items()}
     described = {name: {'columns': weight.columns, 'pattern': weight.pattern}
                  for name, weight in weights.items()}
     partial = path.with_name(path.name + '.partial')
-    save_file(tensors, partial, metadata={'owled_sparse': FILE_FORMAT,
-                                          'weights': json.dumps(described)})
+    save_file(tensors, partial, metadata={FILE_FORMAT: json.dumps(described)})
     with open(partial, 'rb') as file:
         os.fsync(file.fileno())
     partial.rename(path)
 
 
+def part_names(weights: dict[str, PackedWeight]) -> dict[str, torch.Tensor]:
+    """Return the tensors that packed weights are made of, by their names in a file."""
+    return {f'{name}.{part}': tensor for name, weight in weights.items()
+            for part, tensor in weight.tensors().items()}
+
+
 def load_packed(path: Path) -> dict[str, PackedWeight]:
     """
-    Read a file of packed weights; values stay memory-mapped.
+    Read the packed weights of a file; values stay memory-mapped.
 
     What decides where a kernel reads (masks, starts) is copied, and checked after that, so that
     neither a damaged file nor one that changes later can lead it out of its buffers.
@@ -276,15 +296,16 @@ def load_packed(path: Path) -> dict[str, PackedWeight]:
 
 
 def _described(path, metadata) -> dict:
-    if metadata.get('owled_sparse') != FILE_FORMAT:
-        raise UserError(f'{path} holds no packed weights of format {FILE_FORMAT}; pack the model '
-                        f'again')
+    if FILE_FORMAT not in metadata:
+        raise UserError(f'{path} holds no packed weights of the format {FILE_FORMAT}; pack the '
+                        f'model again')
     try:
-        described = json.loads(metadata['weights'])
+        described = json.loads(metadata[FILE_FORMAT])
         return {str(name): (int(entry['columns']),
                             tuple(map(int, entry['pattern'])) if entry['pattern'] else None)
                 for name, entry in described.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError,
+            RecursionError) as error:
         raise UserError(f'{path} does not describe its packed weights ({error}); pack the model '
                         f'again') from error
 

@@ -19,11 +19,13 @@ class Contestant:
 
     :param turns: calls on different copies of the weights, so that none is in a cache
     :param bytes: that one call has to read
+    :param prepare: called in every round before the turns, and not timed
     """
 
     name: str
     turns: list[Callable[[], object]]
     bytes: int = 0
+    prepare: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Times:
         ratios = [a / b for a, b in zip(self.seconds[slow], self.seconds[fast])]
         return statistics.median(ratios), min(ratios), max(ratios)
 
+    def spread(self, name: str) -> tuple[float, float, float]:
+        """Return the median, lowest and highest of the rounds."""
+        return self.median(name), min(self.seconds[name]), max(self.seconds[name])
+
     def fastest(self, names) -> str:
         """Return the contestant with the lowest median."""
         return min(names, key=self.median)
@@ -52,6 +58,8 @@ def in_turn(contestants: list[Contestant], rounds: int, device: torch.device) ->
     with torch.inference_mode():
         for number in range(rounds + 1):
             for contestant in contestants:
+                if contestant.prepare is not None:
+                    contestant.prepare()
                 _finish(device)
                 began = time.perf_counter()
                 for turn in contestant.turns:
@@ -86,12 +94,17 @@ def _last_level_cache() -> int:
     return max(sizes)
 
 
+def copying(size: int, device: torch.device) -> Contestant:
+    """Return torch's own copy of so many bytes, which are read and written."""
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    return Contestant('copy', [lambda: target.copy_(source)], 2 * source.numel() * 4)
+
+
 def bandwidth(device: torch.device, rounds: int = 3) -> dict[str, float]:
     """Return GB/s of torch's own copy (bytes read and written) and sum (read), at their best."""
+    copy = copying(rotation_bytes(device), device)
     source = torch.ones(rotation_bytes(device) // 4, device=device)
-    target = torch.empty_like(source)
-    times = in_turn([Contestant('copy', [lambda: target.copy_(source)]),
-                     Contestant('read', [source.sum])], rounds, device)
-    size = source.numel() * 4 / 1e9
-    return {'copy': 2 * size / min(times.seconds['copy']),
-            'read': size / min(times.seconds['read'])}
+    times = in_turn([copy, Contestant('read', [source.sum])], rounds, device)
+    return {'copy': copy.bytes / 1e9 / min(times.seconds['copy']),
+            'read': source.numel() * 4 / 1e9 / min(times.seconds['read'])}

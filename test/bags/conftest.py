@@ -24,7 +24,7 @@ ACCELERATION = 1.25
 
 
 def picture(number):
-    """A 16x24 RGB picture that tells its number (below 50), three flat colours in all."""
+    """Return a 16x24 RGB picture that tells its number (below 50), three flat colours in all."""
     frame = np.full((16, 24, 3), (200, 40, 90), np.uint8)
     frame[8:, :12] = 5 * number
     return frame
@@ -81,8 +81,7 @@ class Recorder:
             pose=make('geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=np.zeros(36)),
             twist=make('geometry_msgs/msg/TwistWithCovariance', covariance=np.zeros(36),
                        twist=self._twist(speed, yaw_rate))),
-            stamp if recorded is None else recorded)
-
+                   stamp if recorded is None else recorded)
 
     def twist(self, stamp, speed, yaw_rate):
         self.write('/odom', self.make(

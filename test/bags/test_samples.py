@@ -84,7 +84,7 @@ def test_speeds_without_stamps_are_refused(tmp_path, recording):
 # -- what the model is shown -------------------------------------------------------------------
 
 def record_with_camera_info(path, recording, infos, **options):
-    """A straight drive of 2 s; infos: {tick of 20 ms: what differs in the camera info}."""
+    """Record a straight drive of 2 s; infos: {tick of 20 ms: what differs in the camera info}."""
     recorder = recording.Recorder(path, **options)
     noise = np.random.default_rng(3).integers(0, 255, (16, 24, 3), np.uint8)
     with recorder.writer:
@@ -214,7 +214,7 @@ def test_a_broken_frame_is_left_out_and_counted(tmp_path, recording):
 
 
 def write_drive(path, storage='mcap', truths=10):
-    """A drive that speeds up, with a truth that says something else than the motion."""
+    """Write a drive that speeds up, with a truth that says something else than the motion."""
     with DriveWriter(path, storage) as writer:
         for tick in range(101):
             stamp = 10**9 + tick * 20_000_000

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 @pytest.fixture
 def directory(tmp_path):
-    """A saved decoder of three blocks."""
+    """Save a decoder of three blocks."""
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
                          num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)

@@ -103,7 +103,7 @@ def longer_drive(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def text_model(tmp_path_factory):
-    """A tiny Llama with a tokenizer and no processor."""
+    """Save a tiny Llama with a tokenizer and no processor."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(2)

@@ -38,7 +38,7 @@ def output_of(process):
 
 @pytest.fixture
 def graph(ros_domain):
-    """A node of the test's own."""
+    """Make a node of the test's own."""
     context = rclpy.Context()
     rclpy.init(context=context, args=[])
     node = rclpy.create_node('tester', context=context)

@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def texts(tmp_path):
-    """A text of 1000 letters that count, and a short one."""
+    """Write a text of 1000 letters that count, and a short one."""
     long, short = tmp_path / 'long.txt', tmp_path / 'short.txt'
     long.write_text(''.join(f'{number:04d}' for number in range(250)))
     short.write_text('Keep left.')

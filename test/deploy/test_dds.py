@@ -56,7 +56,7 @@ def test_the_kernel_gives_the_buffers_that_are_asked_for():
 
 @pytest.fixture
 def camera(ros_domain, monkeypatch):
-    """A camera's process with the profile; this one has it too."""
+    """Start a camera's process with the profile; this one has it too."""
     if rclpy.get_rmw_implementation_identifier() != 'rmw_fastrtps_cpp':
         pytest.skip('another DDS than Fast DDS')
     if not Path('/dev/shm').is_dir():

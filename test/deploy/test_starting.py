@@ -29,7 +29,7 @@ def environment_file():
 
 @pytest.fixture
 def install(tmp_path):
-    """What colcon would have installed, with a node that says how it was started."""
+    """Write what colcon would have installed, with a node that says how it was started."""
     folder = tmp_path / 'install'
     node = folder / 'owled_ros' / 'lib' / 'owled_ros' / 'driving_node'
     node.parent.mkdir(parents=True)

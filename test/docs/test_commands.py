@@ -56,6 +56,7 @@ RUN = {
     'owled format ~/models/my_vlm': '',
     'owled inspect demo/pruned': '',
     'owled inspect pruned': '',
+    'owled pack pruned --output packed': '',
     'owled render demo/bag --model demo/pruned --output drive.mp4': '--seconds 1',
     'owled render drive --model pruned --output drive.gif --start 10 --seconds 8 --rate 5 '
     '--width 480': '--start 1 --seconds 1',
@@ -77,7 +78,8 @@ CHECKED = {
     'benchmarks/decode.py --device cuda --json decode-gpu.json': 'needs a GPU',
     'benchmarks/latency.py --json latency.json': LONG,
     'owled bench pruned --json': LONG,
-    'owled bench qwen-0.5b': LONG,
+    'owled bench 7b --layers 8': LONG,
+    'owled bench qwen-0.5b --plot bench.png': LONG,
     'owled calibrate --images photos --model my_vlm --output pruned':
         'test/calibration_node/test_corpora.py reads images',
     'owled calibrate --text book.txt notes.txt --model my_llm --output pruned --samples 128':
@@ -114,8 +116,8 @@ CHECKED = {
     '--odom-topic /vehicle/odom': 'the same with my_drive is run',
     'owled evaluate embedded --table results --dtype bfloat16 --beside half=RUN-HALF/model': LONG,
     'python benchmarks/calibration_cost.py --part time --repetitions 2 --json FILE': LONG,
-    "python benchmarks/calibration_cost.py --part time --samples 8 --repetitions 1 --only "
-    "OWL with dense --json FILE": LONG,
+    'python benchmarks/calibration_cost.py --part time --samples 8 --repetitions 1 --only '
+    'OWL with dense --json FILE': LONG,
     'python benchmarks/calibration_cost.py --part memory --only OWL with dense --threads 1 '
     '--memory-products bf16 --memory-blocks 1 --json FILE': LONG,
     'python benchmarks/calibration_cost.py --quick': LONG,
@@ -174,7 +176,7 @@ NOT_CHECKED = {
     'ros2 bag record --output my_drive /front/image_raw/compressed /vehicle/odom': THEIRS,
     'ros2 run owled_planner_cpp planner --ros-args -r odom:=/vehicle/odom '
     '-r cmd_vel:=/vehicle/cmd_vel': 'needs rclcpp',
-    "ros2 topic pub --once /engage std_msgs/msg/Bool {data: true}": THEIRS,
+    'ros2 topic pub --once /engage std_msgs/msg/Bool {data: true}': THEIRS,
     'ros2 run rqt_image_view rqt_image_view /owled/debug_image/compressed': THEIRS,
     'ros2 security create_enclave keystore /owled_ros/driving_node': THEIRS,
     'ros2 security create_keystore keystore': THEIRS,
@@ -258,7 +260,7 @@ def copy_with_other_names(bag, copy):
 
 @pytest.fixture(scope='module')
 def things(tmp_path_factory):
-    """A folder with everything that the commands on the pages name."""
+    """Make a folder with everything that the commands on the pages name."""
     folder = tmp_path_factory.mktemp('things')
     assert main(['demo-bag', str(folder / 'drive'), '--seconds', '3', '--size', '160x120']) == 0
     assert main(['calibrate', str(folder / 'drive'), '--output', str(folder / 'pruned'),

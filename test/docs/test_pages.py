@@ -11,7 +11,7 @@ PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('trai
 
 
 def sections(page):
-    """The names by which the sections of a page can be linked to."""
+    """Return the names by which the sections of a page can be linked to."""
     return {re.sub(r'[^\w -]', '', line.lstrip('# ')).strip().lower().replace(' ', '-')
             for line in page.read_text().splitlines() if line.startswith('#')}
 

@@ -55,7 +55,7 @@ def test_every_setting_is_documented_with_its_default():
 
 @pytest.fixture
 def my_model(tmp_path):
-    """A tiny Llama whose tokens are letters."""
+    """Save a tiny Llama whose tokens are letters."""
     from tokenizers import models, pre_tokenizers, Tokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

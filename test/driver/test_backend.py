@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 from owled_ros.driver.action import EgoState
 from owled_ros.driver.backend import BACKENDS, choose_backend
@@ -15,7 +17,7 @@ import torch
 
 
 def pruned_model():
-    """The embedded model without the smaller half of its projections' weights."""
+    """Return the embedded model without the smaller half of its projections' weights."""
     model = load_model(locate('embedded'), 'cpu')
     with torch.no_grad():
         for name, module in model.named_modules():
@@ -54,6 +56,20 @@ def test_every_backend_gives_the_same_answers():
     packed = any(isinstance(module, SparseLinear) for module in auto.model.modules())
     assert auto.backend == ('sparse' if packed else 'dense')
     assert 'measured, packed against dense' in auto.backend_reason
+
+
+def test_the_text_before_the_image_is_computed_once():
+    words = 'speed limit route action ' * 3
+    directory = locate('embedded')
+    driving_format = dataclasses.replace(DrivingFormat.of_model(directory), prompt=(
+        words + '{image} speed {speed} limit {speed_limit} route {route} action'))
+    model, processor = load_model(directory, 'cpu'), load_processor(directory)
+    whole, once = (Driver(model, processor, driving_format, backend=choose_backend(model, backend))
+                   for backend in ('transformers', 'dense'))
+    once.prepare()
+    assert 'the first 13 tokens of a prompt are computed once' in once.backend_reason
+    for seed in held_out_seeds(3):
+        assert answer(once, seed) == answer(whole, seed)
 
 
 def test_an_explanation_goes_on_while_others_are_decided():

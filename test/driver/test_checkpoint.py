@@ -54,6 +54,14 @@ def changed(path, **entries):
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
 
+def test_a_weight_that_is_not_there_is_never_drawn_at_random(copy):
+    tensors = load_file(copy / 'model.safetensors')
+    lost = sorted(name for name in tensors if 'vision' in name)[3]
+    del tensors[lost]
+    save_file(tensors, copy / 'model.safetensors', {'format': 'pt'})
+    refused(r'lacks the weight .*vision.* that the model needs \(1 in all\)', load_model, copy)
+
+
 def test_the_embedded_model_is_found():
     assert (locate('embedded') / 'config.json').is_file()
 

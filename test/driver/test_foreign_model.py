@@ -22,7 +22,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 CHAT = (
     "{% for m in messages %}<start>{{ m['role'] }}:{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<end>"
-    "{% endfor %}{% if add_generation_prompt %}<start>assistant:{% endif %}")
+    '{% endfor %}{% if add_generation_prompt %}<start>assistant:{% endif %}')
 
 
 def byte_pair_tokenizer():
@@ -41,7 +41,7 @@ def byte_pair_tokenizer():
 
 @pytest.fixture(scope='module')
 def smolvlm(tmp_path_factory):
-    """A SmolVLM (Idefics3) with random weights, which splits an image into several."""
+    """Save a SmolVLM (Idefics3) with random weights, which splits an image into several."""
     torch.manual_seed(0)
     tokenizer = byte_pair_tokenizer()
     images = Idefics3ImageProcessorPil(size={'longest_edge': 64},

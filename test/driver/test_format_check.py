@@ -27,7 +27,7 @@ def embedded_format():
 
 @pytest.fixture
 def model(tmp_path):
-    """A copy of the embedded model without a format."""
+    """Copy the embedded model, without its format."""
     copy = tmp_path / 'model'
     shutil.copytree(locate('embedded'), copy, ignore=shutil.ignore_patterns(FORMAT_FILE))
     return copy
@@ -77,7 +77,7 @@ def test_a_format_is_written_where_there_is_none(model, capsys):
     """The embedded tokenizer knows its own numbers only, and the sentence says so."""
     assert main(['format', str(model)]) == 2
     told = capsys.readouterr().err.strip()
-    assert "the tokens of acceleration" in told or "the tokens of curvature" in told
+    assert 'the tokens of acceleration' in told or 'the tokens of curvature' in told
     assert '\n' not in told
     assert DrivingFormat.of_model(model) == DrivingFormat() and (model / FORMAT_FILE).is_file()
 

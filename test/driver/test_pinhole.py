@@ -47,7 +47,7 @@ def shown_at(lens, x, y):
 
 
 def dots(places):
-    """A picture with a white dot at each place (u, v)."""
+    """Return a picture with a white dot at each place (u, v)."""
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for u, v in places:
         cv2.circle(picture, (round(u * 16), round(v * 16)), 3 * 16, (255, 255, 255), -1,
@@ -56,7 +56,7 @@ def dots(places):
 
 
 def centre_near(picture, u, v, reach=9):
-    """The centre of what is white around a place."""
+    """Return the centre of what is white around a place."""
     left, top = round(u) - reach, round(v) - reach
     part = picture[top:top + 2 * reach + 1, left:left + 2 * reach + 1, 0].astype(float)
     assert part.max() > 100, (u, v)

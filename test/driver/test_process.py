@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 from scripted_driver import ScriptedDriver  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
-from inherited_driver import Inherited  # noqa: E402
+from inherited_driver import Inherited  # noqa: E402, I100
 
 EGO = EgoState(5.0, 0.1, -0.5)
 LOAD = ScriptedDriver.load
@@ -29,7 +29,7 @@ LOAD = ScriptedDriver.load
 
 @contextlib.contextmanager
 def driver(script='scripted', stopping=None):
-    """A driver in a process of its own; afterwards nothing of it is left."""
+    """Start a driver in a process of its own; afterwards nothing of it is left."""
     files = set(os.listdir('/proc/self/fd'))
     driving = DriverProcess(LOAD, stopping or threading.Event(), script, device='cpu')
     process = driving._process

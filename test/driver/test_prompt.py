@@ -174,6 +174,7 @@ def test_texts_that_the_tokenizer_does_not_tell_apart_are_refused(processor, emb
 
 def test_a_text_with_which_another_begins_is_refused():
     class Letters:
+
         def tokenizer(self, text, add_special_tokens):
             return {'input_ids': [ord(letter) for letter in text]}
 

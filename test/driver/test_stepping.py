@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from owled_ros.driver.beginning import keep_beginning
 from owled_ros.driver.stepping import CachePool, language_step, SteppedDecoder
 from owled_ros.sparse.linear import make_sparse
 import pytest
@@ -15,6 +16,9 @@ spec.loader.exec_module(families)
 # Its projections are fused: stepped by its own forward.
 NOT_STEPPED = {families.fused}
 TOKENS = 12
+BEGINNING = 10      # tokens
+# Their attention is not causal, or positions are counted from the whole prompt.
+COMPUTED_WHOLE = {families.paligemma, families.qwen2_vl, families.qwen2_5_vl, families.qwen3_vl}
 
 
 def build(family, *, sparse):
@@ -80,6 +84,40 @@ def test_a_cache_grows_and_is_used_again():
     assert again._cache.layers[0]._room[0].data_ptr() == memory
     other = SteppedDecoder(model, inputs, caches, step)     # two at a time have one each
     assert other._cache.layers[0]._room[0].data_ptr() != memory
+
+
+def with_beginning(inputs, start=3):
+    """Return inputs whose image comes after text."""
+    shape = inputs['input_ids'].shape
+    text = torch.arange(start, start + BEGINNING)[None]
+    before = {'input_ids': text, 'attention_mask': torch.ones_like(text)}
+    return {name: torch.cat([before.get(name, torch.zeros_like(text)), value], 1)
+            if value.shape == shape else value for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize('family', families.VISION, ids=lambda family: family.__name__)
+def test_what_prompts_begin_with_is_computed_once_or_not_at_all(family):
+    model, inputs = build(family, sparse=False)
+    prompts = [with_beginning(inputs),
+               with_beginning(family()[1](torch.Generator().manual_seed(6)))]
+    step, _ = language_step(model)
+    expected = [stepped_tokens(model, prompt, step, CachePool()) for prompt in prompts]
+    caches = CachePool()
+    image = getattr(model.config, 'image_token_id', getattr(model.config, 'image_token_index', 0))
+    count = keep_beginning(model, prompts, image, caches, step)
+    assert count >= BEGINNING or (count == 0 and family in COMPUTED_WHOLE)
+    computed = []
+    model.register_forward_pre_hook(lambda module, args, given: computed.append(
+        given['input_ids'].shape[1]), with_kwargs=True)
+    for _ in range(2):
+        for prompt, tokens in zip(prompts, expected):
+            assert stepped_tokens(model, prompt, step, caches) == tokens
+            length = prompt['input_ids'].shape[1]
+            assert length - count in computed
+    other = with_beginning(inputs, start=4)     # begins with something else
+    assert stepped_tokens(model, other, step, caches) == stepped_tokens(
+        model, other, step, CachePool())
+    assert stepped_tokens(model, prompts[0], step, caches) == expected[0]
 
 
 def test_a_model_that_computes_otherwise_is_not_stepped():

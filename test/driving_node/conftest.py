@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 @pytest.fixture
 def start(tmp_path, ros_domain):
-    """Return a function that starts a node: start(script, **parameters) -> Rig."""
+    """Return a function that starts a node, by a script and **parameters, and returns its Rig."""
     from rig import Rig
     rigs = []
 

@@ -9,11 +9,11 @@ TEXT = {'hidden_size': 32, 'intermediate_size': 64, 'num_hidden_layers': 2,
 CHAT = (
     "{% for m in messages %}<start>{{ m['role'] }}:{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}<end>"
-    "{% endfor %}{% if add_generation_prompt %}<start>assistant:{% endif %}")
+    '{% endfor %}{% if add_generation_prompt %}<start>assistant:{% endif %}')
 
 
 def tokenizer(*special, **names):
-    """A byte-pair tokenizer: it knows every text."""
+    """Train a byte-pair tokenizer: it knows every text."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -27,7 +27,7 @@ def tokenizer(*special, **names):
 
 
 def save_smolvlm(directory):
-    """A SmolVLM, which cuts a frame into tiles."""
+    """Save a SmolVLM, which cuts a frame into tiles."""
     fake, whole = '<fake_token_around_image>', '<global-img>'
     tiles = [f'<row_{row}_col_{column}>' for row in range(1, 5) for column in range(1, 5)]
     words = tokenizer('<image>', fake, whole, *tiles, image_token='<image>', fake_image_token=fake,
@@ -46,7 +46,7 @@ def save_smolvlm(directory):
 
 
 def save_qwen(directory):
-    """A Qwen2.5-VL, which takes a frame in its own shape."""
+    """Save a Qwen2.5-VL, which takes a frame in its own shape."""
     names = {'image_token_id': '<|image_pad|>', 'video_token_id': '<|video_pad|>',
              'vision_start_token_id': '<|vision_start|>', 'vision_end_token_id': '<|vision_end|>'}
     words = tokenizer(*names.values(), image_token='<|image_pad|>')

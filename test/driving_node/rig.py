@@ -28,7 +28,7 @@ from std_msgs.msg import Float64
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from owled_ros.bags.motion import twist_of  # noqa: E402
+from owled_ros.bags.motion import twist_of  # noqa: E402, I100
 from owled_ros.driver.pinhole import camera_info_beside  # noqa: E402
 from owled_ros.msg import DrivingAction, DrivingCommand, Explanation, ModelInfo  # noqa: E402
 from owled_ros.ros.messages import odometry_type  # noqa: E402

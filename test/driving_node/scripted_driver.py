@@ -27,6 +27,7 @@ class Decision:
 
 
 class Stream:
+
     def __init__(self, words, pause, dies):
         self._waiting = list(words)
         self._pause = pause

@@ -78,7 +78,7 @@ def diagnosis(rig, part):
 
 
 def drives_again(rig):
-    """The node can be configured anew, and drives."""
+    """Check that the node can be configured anew, and drives."""
     assert not rig.change('activate')
     assert 'not activated' in rig.words()
     assert rig.change('cleanup') and rig.set('model', 'scripted').successful

@@ -30,7 +30,7 @@ def test_while_driving(start, number):
 
 
 def up(rig):
-    """The node has subscribers to tell."""
+    """Wait for the node's publisher of actions and its services, so that somebody is told."""
     rig.wait(lambda: rig.node.count_publishers('owled/action'), 'a publisher of actions')
     rig.wait(lambda: rig.state(), 'its services')
 
@@ -67,7 +67,7 @@ def cleaned_up(rig):
 
 
 def left_behind(rig):
-    """A worker hangs that the node does not even know any more."""
+    """Leave a worker to hang that the node does not even know any more."""
     hanging(rig)
     assert rig.change('deactivate') and rig.change('cleanup')
     assert rig.set('model', 'scripted').successful

@@ -15,7 +15,7 @@ from scripted_driver import ScriptedDriver
 
 @pytest.fixture
 def node(ros_domain):
-    """A node that nobody spins, its driver and a list of those that it loaded."""
+    """Make a node that nobody spins, its driver and a list of those that it loaded."""
     context = Context()
     rclpy.init(context=context, args=['--ros-args', '-p', 'autostart:=false', '-p',
                                       'model:=scripted', '-p', 'model_process:=false'])

@@ -45,6 +45,7 @@ def action(status=DrivingAction.OK, **values):
 def other_stacks(monkeypatch):
     """Stand in for packages that PyPI has not, with the fields of their messages."""
     class AckermannDriveStamped:
+
         def __init__(self):
             self.header = None
             self.drive = SimpleNamespace(
@@ -52,6 +53,7 @@ def other_stacks(monkeypatch):
                 jerk=0.0)
 
     class Control:
+
         def __init__(self):
             self.stamp = self.control_time = None
             self.lateral = SimpleNamespace(

@@ -60,7 +60,7 @@ def terminal(folder):
 
 @contextlib.contextmanager
 def connection(folder):
-    """What stderr is under systemd."""
+    """Open what stderr is under systemd."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / 'stream'))
         server.listen()

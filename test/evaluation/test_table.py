@@ -30,7 +30,7 @@ PLAN = Plan(methods=('Wanda', OURS), sparsities=(0.5,), components=('both',), da
 
 @pytest.fixture(scope='module')
 def tried(tmp_path_factory):
-    """A folder with a table, and what was said while it was made."""
+    """Make a folder with a table."""
     folder, said = tmp_path_factory.mktemp('table'), []
     table = Table('embedded', folder, PLAN, processes=0, progress=said.append)
     opened, closed = table.run()

@@ -48,7 +48,7 @@ def test_colcon_builds_it_only_when_it_is_asked_to(folder, package, tmp_path):
 
 @pytest.fixture(scope='module')
 def program(tmp_path_factory):
-    """The planner, built against the installed rclcpp."""
+    """Build the planner against the installed rclcpp."""
     try:
         get_package_prefix('rclcpp')
     except (PackageNotFoundError, OSError):     # OSError: AMENT_PREFIX_PATH is not set

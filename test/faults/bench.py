@@ -12,7 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'driving_node'))
 
-from owled_ros.msg import DrivingCommand  # noqa: E402
+from owled_ros.msg import DrivingCommand  # noqa: E402, I100
 from owled_ros.ros import messages  # noqa: E402
 import processes  # noqa: E402
 from rig import Rig  # noqa: E402
@@ -104,7 +104,7 @@ class Bench(Rig):
                          GetParameters.Request(names=[name])).values[0]
 
     def resources(self):
-        """What may leak: resident memory [MB], open files, threads."""
+        """Return what may leak: resident memory [MB], open files, threads."""
         return {'memory_mb': round(self.memory() / 1e6, 1), 'threads': self.threads(),
                 'files': processes.open_files(self.process.pid)}
 

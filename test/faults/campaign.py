@@ -248,13 +248,13 @@ class Session:
 
 
 def has_grown(before, after):
-    """Whether resources of the node, see Bench, rose by more than caches and lazy threads do."""
+    """Return whether a node's resources, see Bench, rose more than by caches and lazy threads."""
     return bool(before and after and any(
         after[what] > share * before[what] + more for what, (share, more) in MAY_GROW.items()))
 
 
 def _patience(fault, stream):
-    """The s that a report is waited for, so that a late one is measured."""
+    """Return how many s a report is waited for, so that a late one is measured."""
     return REPORT_PATIENCE + fault.limit(stream)
 
 
@@ -263,7 +263,7 @@ def _since(heard, begin):
 
 
 def excused(record):
-    """Whether a late report or recovery is explained by the machine's own delay, as measured."""
+    """Return whether a late report or recovery is explained by the machine's own measured delay."""
     if record['wrong'] or record['problems'] or record['recovery'] is None:
         return False
     report = record['report'] if record['report'] is not None else record['patience']
@@ -288,7 +288,7 @@ def attempt(session, seed, index, kind):
 
 @contextmanager
 def session_of(run, path, name, folder):
-    """A driving node in a graph of its own; what it leaves behind is noted in the run."""
+    """Start a driving node in a graph of its own; note in the run what it leaves behind."""
     with locked_domain() as domain, tempfile.TemporaryDirectory(dir=folder) as logs:
         os.environ.update(environment(domain, logs))
         session = Session(name, Path(logs), run.seed)

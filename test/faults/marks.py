@@ -56,7 +56,7 @@ def read(picture):
 
 
 def curvature(number):
-    """The curvature [1/m] by which the driver says which frame it saw.
+    """Return the curvature [1/m] by which the driver says which frame it saw.
 
     The steps are so small that no limit touches them.
     """
@@ -64,5 +64,5 @@ def curvature(number):
 
 
 def confidence(yaw_rate):
-    """The confidence by which the driver says which yaw rate [rad/s] it was given."""
+    """Return the confidence by which the driver says which yaw rate [rad/s] it was given."""
     return 0.5 + yaw_rate / 20

@@ -119,7 +119,7 @@ class Stream:
         assert done.wait(10), 'the stream has stopped'
 
     def now(self):
-        """The time [ns] that sensors stamp with."""
+        """Return the time [ns] that sensors stamp with."""
         return self._sim_time - self.sensors_behind if self.sim else time.time_ns()
 
     def jump(self, seconds):

@@ -87,7 +87,7 @@ def summarise(runs):
 
 
 def passed(numbers):
-    """Whether nothing failed, and enough was tried to say so."""
+    """Return whether nothing failed, and enough was tried to say so."""
     return numbers['faults'] > 0 and len(set(numbers['seeds'])) == numbers['runs'] \
         and not any(numbers[what] for what in FAILURES) \
         and numbers['set_aside'] <= MOST_SET_ASIDE * numbers['faults']

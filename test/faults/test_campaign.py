@@ -14,17 +14,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from broken_nodes import GUARDS, ROOT  # noqa: E402
+from broken_nodes import GUARDS, ROOT  # noqa: E402, I100
 from campaign import excused, has_grown, plan, Run, SETUPS  # noqa: E402
 from kinds import KINDS, kinds_of  # noqa: E402
 from marks import Order, paint, read  # noqa: E402
 import numpy as np  # noqa: E402
-from owled_ros.driver.action import (  # noqa: E402
-    LimitedAction,  # noqa: E402
-    LimitsApplied,
-    Maneuver,
-    Status,
-)
+from owled_ros.driver.action import LimitedAction, LimitsApplied, Maneuver, Status  # noqa: E402
 from owled_ros.ros import messages  # noqa: E402
 from owled_ros.ros.outlet import ActionReport  # noqa: E402
 from stream import Measurement, Shot  # noqa: E402

@@ -66,7 +66,7 @@ class Ledger:
             self._turns.append((stamp, epoch))
 
     def turn_asked(self, now, epoch, ahead, behind):
-        """Whether a command to turn was at `now` [ns] no more than [s] ahead or behind."""
+        """Return whether a command to turn was at `now` [ns] no more than [s] ahead or behind."""
         with self.lock:
             return any(of == epoch and -ahead * 1e9 <= now - stamp <= behind * 1e9
                        for stamp, of in self._turns)
@@ -95,7 +95,7 @@ class Witness:
     """Hears every action; keeps the last ones, and what was wrong with any."""
 
     def __init__(self, ledger, settings, *, sim, numbered):
-        """settings: the node's Settings; numbered: the driver says which frame it saw."""
+        """Take the node's Settings, and whether the driver says which frame it saw: `numbered`."""
         self.ledger, self.settings, self.sim, self.numbered = ledger, settings, sim, numbered
         self.changed = threading.Condition()
         self.heard = deque(maxlen=2000)
@@ -184,7 +184,7 @@ class Witness:
             yield f'valid for {nanoseconds(message.valid_for)} ns'
 
     def _not_of_this_input(self, heard):
-        """The speed and the number in an action must be those of the frame that it names."""
+        """Check that speed and number in an action are those of the frame that it names."""
         message, settings = heard.message, self.settings
         motions = self.ledger.motions(heard.shot, settings.max_ego_age + READING / 1e9)
         speeds = [motion.speed for motion in motions]
@@ -264,7 +264,7 @@ class Witness:
             yield f'the steering angle changed by {turn:.3f} rad within {since:.3f} s'
 
     def _too_sudden_for_a_first(self, heard, emergency):
-        """The same from the motion as measured, which the stream keeps straight and calm."""
+        """Check the same against the measured motion, which the stream keeps straight and calm."""
         if heard.shot is None or not self.numbered:
             return
         limits, message, since = self.settings.limits, heard.message, heard.at - heard.shot.sent
@@ -297,7 +297,7 @@ class Witness:
 
 
 def _must_be_blank(heard):
-    """A status that is not OK orders nothing, and says why."""
+    """Check that a status that is not OK orders nothing, and says why."""
     message = heard.message
     numbers = (message.acceleration, message.curvature, message.steering_angle,
                message.target_speed, message.confidence)

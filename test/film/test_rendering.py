@@ -96,6 +96,7 @@ def test_what_may_not_be_driven_is_said(drive, tmp_path):
 
 def test_nothing_is_left_of_a_film_that_failed(drive, tmp_path):
     class Failing(Scripted):
+
         def decide(self, frame, ego, command):
             if len(self.decided) == 5:
                 raise RuntimeError('the model broke')

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutations import mutated  # noqa: E402
+from mutations import mutated  # noqa: E402, I100
 from owled_ros.bags.samples import Drive, Source  # noqa: E402
 from owled_ros.bags.writing import DriveWriter, ODOM_TOPIC  # noqa: E402
 from owled_ros.driver.action import EgoState  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutations import mutated  # noqa: E402
+from mutations import mutated  # noqa: E402, I100
 from owled_ros.bags.images import BYTES_PER_PIXEL, to_rgb, UnreadableImage  # noqa: E402
 
 PIXELS = 1 << 16   # allowed in these tests

@@ -10,20 +10,23 @@ import tempfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutations import ANYTHING, mutated, spoilt  # noqa: E402
+from mutations import ANYTHING, mutated, spoilt  # noqa: E402, I100
 from owled_ros.driver.action import Command, EgoState  # noqa: E402
 from owled_ros.driver.checkpoint import load_model, load_processor, recorded_sparsity  # noqa: E402
 from owled_ros.driver.driver import Driver  # noqa: E402
 from owled_ros.driver.format_file import FORMAT_FILE  # noqa: E402
 from owled_ros.driver.prompt import DrivingFormat  # noqa: E402
 from owled_ros.errors import UserError  # noqa: E402
+from owled_ros.pack import pack_model  # noqa: E402
 from owled_ros.pruning.shards import hash_weights, Shards  # noqa: E402
+from owled_ros.sparse.packing import FILE_FORMAT  # noqa: E402
 
 LONGEST_PROMPT = 20_000  # characters
 SLOW = settings(max_examples=max(settings().max_examples // 4, 1))
@@ -45,7 +48,7 @@ def text_of(document):
 # driving_format.yaml -----------------------------------------------------------------------------
 
 def check_format(driving_format):
-    """A format that was taken must work for every motion and command."""
+    """Check that a format that was taken works for every motion and command."""
     for ego in (EgoState(0.0), EgoState(12.3, -0.4, 1.0), EgoState(1e9, 1e9, -1e9)):
         for command in (Command(), Command(speed_limit=13.9)):
             assert len(driving_format.prompt_text(ego, command)) < LONGEST_PROMPT
@@ -189,6 +192,53 @@ def test_an_index_cannot_lead_out_of_its_directory(small_weights, tmp_path, name
     with pytest.raises(UserError) as refusal:
         read_all(model)
     assert 'outside' in str(refusal.value) or 'missing' in str(refusal.value)
+
+
+@pytest.fixture(scope='session')
+def packed(tmp_path_factory, embedded):
+    """Return the packed directory of the embedded model, of which half is zero."""
+    folder = tmp_path_factory.mktemp('packed')
+    shutil.copytree(embedded, folder / 'pruned')
+    tensors = load_file(folder / 'pruned' / 'model.safetensors')
+    for name, weight in tensors.items():
+        if 'proj' in name and weight.dim() == 2:
+            tensors[name] = weight * (weight.abs() > weight.abs().median(1, keepdim=True).values)
+    save_file(tensors, folder / 'pruned' / 'model.safetensors', {'format': 'pt'})
+    pack_model(folder / 'pruned', folder / 'packed', progress=lambda line: None)
+    return folder / 'packed'
+
+
+@SLOW
+@given(data=st.data())
+def test_damaged_packed_weights(bounded, packed, data):
+    """A model that is loaded all the same has the damage in its numbers alone."""
+    content = (packed / 'packed.safetensors').read_bytes()
+    end = 8 + int.from_bytes(content[:8], 'little')     # of what says where the numbers are
+    damaged = data.draw(mutated(content[:end])) + content[end:] if data.draw(st.booleans()) \
+        else data.draw(mutated(content))
+    with tempfile.TemporaryDirectory() as folder:
+        model = copy_with(packed, folder, 'packed.safetensors', damaged)
+        with bounded():
+            loaded = attempt(load_model, model, 'cpu')
+            if loaded is not None:
+                assert all(torch.isfinite(weight).all() for weight in loaded.parameters())
+
+
+@SLOW
+@given(data=st.data())
+def test_damaged_descriptions_of_packed_weights(bounded, packed, data):
+    """What is written of columns and patterns is changed, or is something else altogether."""
+    tensors = load_file(packed / 'packed.safetensors')
+    with safe_open(packed / 'packed.safetensors', framework='pt') as file:
+        described = json.loads(file.metadata()[FILE_FORMAT])
+    document = data.draw(spoilt(described) | ANYTHING)
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(tensors, Path(folder, 'spoilt'),
+                  {FILE_FORMAT: text_of(document).encode(errors='replace').decode()})
+        model = copy_with(packed, folder, 'packed.safetensors',
+                          Path(folder, 'spoilt').read_bytes())
+        with bounded():
+            attempt(load_model, model, 'cpu')
 
 
 # What transformers reads -------------------------------------------------------------------------

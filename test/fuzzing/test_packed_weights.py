@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mutations import mutated  # noqa: E402
+from mutations import mutated  # noqa: E402, I100
 from owled_ros.errors import UserError  # noqa: E402
 from owled_ros.sparse.packing import load_packed, pack, pack_int8, save_packed  # noqa: E402
 

@@ -50,7 +50,7 @@ def run(command, folder, environment):
 
 @pytest.fixture(scope='module')
 def environment():
-    """The environment in which colcon finds ROS 2 and this Python's tools."""
+    """Return the environment in which colcon finds ROS 2 and this Python's tools."""
     prefix = os.environ.get('AMENT_PREFIX_PATH', sys.prefix)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
     return {**os.environ, 'AMENT_PREFIX_PATH': prefix, 'PATH': path,
@@ -59,7 +59,7 @@ def environment():
 
 @pytest.fixture(scope='module')
 def workspace(tmp_path_factory):
-    """A colcon workspace with a copy of the sources."""
+    """Make a colcon workspace with a copy of the sources."""
     folder = tmp_path_factory.mktemp('workspace')
     package = folder / 'src' / 'owled_ros'
     package.mkdir(parents=True)

@@ -12,7 +12,7 @@ import transformers as t
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 sys.path.insert(0, str(Path(__file__).parent))
-from owled_ros.corpora import read_images  # noqa: E402
+from owled_ros.corpora import read_images  # noqa: E402, I100
 from owled_ros.errors import UserError  # noqa: E402
 from owled_ros.pruning import prune, PruningSettings  # noqa: E402
 from owled_ros.pruning.lane import labels_of  # noqa: E402

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 # The libraries' own pages come in while the first model is pruned, more or fewer of them from run
 # to run: a small one goes first, and the peak is counted from where it left the process.
-PRUNE = '''
+PRUNE = """
 import json
 import sys
 from pathlib import Path
@@ -35,7 +35,7 @@ before = kilobytes('VmRSS')
 Path('/proc/self/clear_refs').write_text('5')   # the peak counts anew from here
 prune_one(model, output)
 print(kilobytes('VmHWM') - before)
-'''
+"""
 
 
 def make_model(directory, depth: int, width: int):

@@ -16,7 +16,7 @@ def statistic(x, kind=InputNorms):
 
 @pytest.fixture
 def correlated():
-    """A weight matrix, and inputs that say much about one another."""
+    """Draw a weight matrix, and inputs that say much about one another."""
     torch.manual_seed(0)
     x = torch.randn(500, 24) @ torch.randn(24, 24) + torch.randn(500, 24)
     return torch.randn(16, 24), x

@@ -48,8 +48,10 @@ def linears(block):
 @torch.no_grad()
 def reference(model_dir, samples, sparsities, *, sequential=True):
     """
-    Prune with Wanda by whole forwards of the whole model: slow, and with nothing in common with
-    the package but the rule that a remainder is spread over rows.
+    Prune with Wanda by whole forwards of the whole model.
+
+    This is slow, and has nothing in common with the package but the rule that a remainder is
+    spread over rows.
     """
     model, source = load(model_dir), load(model_dir)
     blocks = [*model.model.vision_tower.encoder.layers, *model.model.language_model.layers]

@@ -23,7 +23,7 @@ CASES = {
 }
 # What every process does: all cases, then one in which only the second is given a NaN, and one in
 # which only the second finds its disk full.
-WORK = '''
+WORK = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
@@ -69,7 +69,7 @@ refuse('full', {'activation_bytes': 20_000}, samples)
 samples[1]['pixel_values'][0, 0, 0, 0] = torch.nan
 refuse('damaged', {}, samples)
 (work / f'lines{rank}.json').write_text(json.dumps(lines))
-'''
+"""
 
 
 def torchrun(*command):

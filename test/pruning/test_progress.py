@@ -40,6 +40,7 @@ def test_all_work_is_forecast(llava_dir, samples, tmp_path, monkeypatch, setting
     made = []
 
     class Kept(Forecast):
+
         def __init__(self, total):
             super().__init__(total)
             made.append(self)

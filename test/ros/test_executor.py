@@ -69,6 +69,7 @@ def test_a_callback_is_handed_over_once_while_a_thread_computes(ros_domain):
 
 
 class Signals:
+
     def __init__(self):
         self.ended = threading.Event()
 

@@ -28,6 +28,7 @@ class Node:
 
 
 class Status(SimpleNamespace):
+
     def __init__(self, **fields):
         super().__init__(header=SimpleNamespace(stamp=None), **fields)
 

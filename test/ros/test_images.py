@@ -21,6 +21,7 @@ def raw(encoding, channels, height=8, width=10):
 def install(monkeypatch, convert):
     """Put a cv_bridge into the place of the real one."""
     class CvBridge:
+
         def imgmsg_to_cv2(self, message, encoding):
             return convert(message)
 

@@ -24,6 +24,7 @@ SETTINGS = Settings(DEFAULTS)
 
 
 class Logger:
+
     def warning(self, words, throttle_duration_sec=0.0):
         pass
 
@@ -75,7 +76,7 @@ class Bench:
         self.inputs.command(message)
 
     def given(self):
-        """What the worker gets for the frame that waits."""
+        """Return what the worker gets for the frame that waits."""
         return self.inputs.of(self.inputs.take(0))
 
     def counted(self):

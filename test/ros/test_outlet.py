@@ -417,6 +417,7 @@ def test_the_tensors_of_the_first_try_are_gone_before_the_second():
     alive = []
 
     class Hungry(Driver):
+
         def decide(self, frame, ego, command):
             if self.decisions:
                 alive.append(tensor() is not None)

@@ -284,7 +284,6 @@ def test_the_time_of_loading_is_not_held_against_the_work_after_it():
     assert worker.stop(5.0)
 
 
-
 def test_the_newest_wins_the_slot():
     slot = Slot()
     assert slot.take(0) is None and slot.take(0.01) is None
@@ -371,6 +370,7 @@ def test_a_hanging_worker_is_noticed_and_left_behind():
 @pytest.mark.parametrize('error', [RuntimeError('no more\nand a trace'), SystemExit('no more')])
 def test_what_ends_the_worker_is_kept_as_a_sentence(error):
     class Broken(Steps):
+
         def step(self, timeout):
             raise error
 

@@ -99,7 +99,7 @@ class Listener:
 
 @contextmanager
 def running(command, log):
-    """A process that is ended by SIGINT."""
+    """Run a process that is ended by SIGINT."""
     with open(log, 'w') as file:
         process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file)
         try:

@@ -2,6 +2,7 @@ import json
 
 from owled_ros.errors import UserError
 from owled_ros.sparse.packing import (
+    FILE_FORMAT,
     find_fault,
     follows,
     in_huge_pages,
@@ -116,6 +117,24 @@ def test_a_file_gives_back_what_was_written(saved):
     assert not list(path.parent.glob('*.partial'))
 
 
+def test_a_file_has_the_same_bytes_again(saved, tmp_path):
+    path, weights = saved
+    for _ in range(8):
+        save_packed(tmp_path / 'again', weights)
+        assert (tmp_path / 'again').read_bytes() == path.read_bytes()
+
+
+def test_values_are_rounded_to_a_type_that_does_not_hold_them(sparse_matrix):
+    weight = sparse_matrix(5, 70, 0.5)
+    for values in (weight, weight.half(), weight.bfloat16()):
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            held = pack(values).held_in(dtype)
+            assert find_fault(held) == '' and torch.equal(held.dense(dtype), values.to(dtype))
+    assert pack(weight.half()).held_in(torch.float32).values.dtype == torch.float16
+    assert pack(weight).held_in(torch.bfloat16).values.dtype == torch.bfloat16
+    assert pack_int8(weight).held_in(torch.float16).values.dtype == torch.int8
+
+
 def test_files_that_are_not_packed_weights_are_refused(tmp_path, saved):
     path, _ = saved
     whole = path.read_bytes()
@@ -130,7 +149,7 @@ def test_files_that_are_not_packed_weights_are_refused(tmp_path, saved):
         load_packed(tmp_path / 'other')
     for described in ('[]', '{"a": {}}', '{"a": {"columns": "x", "pattern": null}}', '{'):
         save_file({'a.mask': torch.zeros(2)}, tmp_path / 'other',
-                  metadata={'owled_sparse': '1', 'weights': described})
+                  metadata={FILE_FORMAT: described})
         if described == '[]':
             with pytest.raises(UserError, match='does not describe'):
                 load_packed(tmp_path / 'other')
@@ -192,7 +211,7 @@ def test_a_file_that_contradicts_itself_is_refused(change, saved, tmp_path):
                  'd': {'columns': 16, 'pattern': [1, 4]}}
     change(tensors, described)
     save_file(tensors, tmp_path / 'changed',
-              metadata={'owled_sparse': '1', 'weights': json.dumps(described)})
+              metadata={FILE_FORMAT: json.dumps(described)})
     with pytest.raises(UserError, match='is damaged|does not describe'):
         load_packed(tmp_path / 'changed')
 

@@ -7,7 +7,7 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 pytest.importorskip('triton')
 
-from owled_ros.sparse.kernels.triton_kernels import TritonKernels  # noqa: E402
+from owled_ros.sparse.kernels.triton_kernels import TritonKernels  # noqa: E402, I100
 from owled_ros.sparse.packing import pack, pack_int8  # noqa: E402
 
 SHAPES = [(1, 1), (3, 7), (5, 64), (9, 300)]

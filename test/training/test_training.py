@@ -21,7 +21,7 @@ SHARD = 40
 
 @pytest.fixture(scope='module')
 def scripts():
-    """The modules of training/, with shards of one group of scenes."""
+    """Import the modules of training/, with shards of one group of scenes."""
     folder = str(Path(__file__).parents[2] / 'training')
     sys.path.insert(0, folder)
     try:

@@ -52,7 +52,7 @@ class Fault:
             self.injected_at = sent
 
     def reported_by(self, heard):
-        """Whether an action says that there is this fault."""
+        """Return whether an action says that there is this fault."""
         shot = heard.shot
         of_an_earlier_one = shot is not None and shot.altered and shot.sent < self.injected_at
         return heard.status in self.expected and not of_an_earlier_one

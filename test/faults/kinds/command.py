@@ -97,7 +97,7 @@ class TurnCommandGrowsOld(ModelTurns):
             self.injected_at = time.monotonic() + self.settings.max_command_age
 
     def touched(self, sent):
-        """It begins when the command is old, not with the first frame."""
+        """Note nothing: it begins when the command is old, not with the first frame."""
 
 
 class CommandMakesNoSense(ModelTurns):
