@@ -40,7 +40,7 @@ class Road:
         self._engage = self._node.create_publisher(Bool, 'engage', 1)
         self._sequence = 0
 
-    def until(self, reached, *, acting, valid_for=1, engaging=False):
+    def until(self, reached, *, acting, valid_for=1, engaging=False, speed=SPEED):
         """Return the first command that `reached` accepts; actions are said while `acting`.
 
         engaging: a person presses the button, again and again.
@@ -52,7 +52,7 @@ class Road:
             assert now < end, self._commands[-1:]
             measured = Odometry()
             measured.header.stamp = now.to_msg()
-            measured.twist.twist.linear.x = SPEED
+            measured.twist.twist.linear.x = speed
             self._odometry.publish(measured)
             if acting:
                 self._sequence += 1
@@ -73,6 +73,10 @@ class Road:
 
 def speeds_up(command):
     return command.twist.linear.x > SPEED
+
+
+def stops(command):
+    return command.twist.linear.x == 0.0
 
 
 def brakes(command):

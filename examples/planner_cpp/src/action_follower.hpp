@@ -104,12 +104,14 @@ public:
     }
   }
 
-  // A person wants it to follow, or not any more. It begins only where there is something to follow.
-  void engage(Moment now, bool wanted)
+  // A person wants it to follow, or not any more. It begins only where there is something to follow;
+  // says whether it does.
+  bool engage(Moment now, bool wanted)
   {
     drop_if_over(now);
     engaged_ = wanted && action_;
     seen_ = now.steady;
+    return engaged_;
   }
 
   // Returns what to do until the next call, `period` seconds later. Nothing is guessed from
@@ -136,6 +138,12 @@ public:
     const double step = std::clamp(wanted - speed, -braking(action) * period, faster * period);
     return last_ = {
       speed + step, std::clamp(action.curvature, -limits_.curvature, limits_.curvature)};
+  }
+
+  // Why there is no action to follow, if there is none.
+  const std::string & missing() const
+  {
+    return missing_;
   }
 
   // Why the last command was to brake; empty when it followed an action.

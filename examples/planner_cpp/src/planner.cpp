@@ -5,8 +5,11 @@
 // An example to read and to start from: a planner knows of lanes, of maps and of other road
 // users, this one does not. What decides is in action_follower.hpp; this carries messages.
 
+#include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 
@@ -85,7 +88,9 @@ private:
 
   void hear_engage(Bool::ConstSharedPtr message)
   {
-    follower_.engage(moment(get_clock()->now()), message->data);
+    if (!follower_.engage(moment(get_clock()->now()), message->data) && message->data) {
+      RCLCPP_WARN(get_logger(), "not engaged: %s", follower_.missing().c_str());
+    }
   }
 
   static Moment moment(const rclcpp::Time & now)
@@ -107,14 +112,18 @@ private:
     commands_->publish(message);
   }
 
-  // Logs when braking begins and when it ends.
+  // Logs when braking begins, has another reason but for its numbers, and ends.
   void say(const std::string & braking)
   {
-    if (braking.empty() != said_.empty()) {
+    std::string reason;
+    std::copy_if(
+      braking.begin(), braking.end(), std::back_inserter(reason),
+      [](unsigned char letter) {return !std::isdigit(letter) && letter != '.';});
+    if (reason != said_) {
       RCLCPP_WARN(
         get_logger(), "%s%s", braking.empty() ? "following owled" : "braking: ", braking.c_str());
     }
-    said_ = braking;
+    said_ = reason;
   }
 
   ActionFollower follower_;
