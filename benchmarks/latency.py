@@ -16,6 +16,7 @@ import json
 import os
 from pathlib import Path
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -31,8 +32,16 @@ from owled_ros.driver.prompt import answer_tokens, DrivingFormat, prompt_inputs
 from owled_ros.scenes.render import render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
 from owled_ros.sparse.timing import Contestant, in_turn
+from tokenizers import decoders, models, pre_tokenizers, Regex, Tokenizer
 import torch
-from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+from transformers import (
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    SiglipVisionConfig,
+)
 
 EGO = EgoState(8.0)
 STOPPED_AFTER_ACTION, WHOLE_ANSWER = 1.5, 4.0      # bars: times earlier
@@ -40,8 +49,32 @@ NODE_SHARE, NODE_SECONDS, DROPPED_SECONDS = 0.05, 0.003, 0.001
 PATIENCE = 120.0    # s, for the node to come up
 
 
+def word_processor(driving_format):
+    """Make a processor whose tokens are words, signs and single digits.
+
+    The action of the default format takes 22 of them. A model of the hub has a few more (24 with
+    the tokenizer of SmolLM2, which cuts 'Acceleration' into three); the embedded model, whose
+    numbers are single tokens, has 5.
+    """
+    pieces = re.compile(r' ?[A-Za-z]+| ?[+-]|\d| ?[^\sA-Za-z\d]|\s')
+    texts = [driving_format.prompt, driving_format.answer, *driving_format.routes.values(),
+             *driving_format.maneuvers.values(), driving_format.unknown, '0123456789+-.']
+    words = {piece for text in texts for word in pieces.findall(text)
+             for piece in (word.strip(), f' {word.strip()}')}
+    vocabulary = ['<pad>', '</s>', '<unk>', '<image>', ' ', *sorted(words)]
+    tokenizer = Tokenizer(models.WordLevel(
+        {word: index for index, word in enumerate(dict.fromkeys(vocabulary))}, '<unk>'))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces.pattern), 'isolated')
+    tokenizer.decoder = decoders.Fuse()
+    return LlavaProcessor(
+        load_processor(locate('embedded')).image_processor, PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token='<pad>', eos_token='</s>', unk_token='<unk>',
+            extra_special_tokens={'image_token': '<image>'}),
+        patch_size=16, vision_feature_select_strategy='full')
+
+
 def quarter_billion():
-    """Make a Llava of 0.25 billion random weights that takes the embedded model's processor."""
+    """Make a Llava of 0.25 billion random weights, which takes pictures as the embedded model."""
     vision = SiglipVisionConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
         image_size=192, patch_size=16, vision_use_head=False)
@@ -55,10 +88,8 @@ def quarter_billion():
         vision_feature_layer=-1, vision_feature_select_strategy='full')).eval()
 
 
-def driver_of(model, backend):
-    directory = locate('embedded')
-    return Driver(model, load_processor(directory), DrivingFormat.of_model(directory),
-                  backend=choose_backend(model, backend))
+def driver_of(model, processor, driving_format, backend):
+    return Driver(model, processor, driving_format, backend=choose_backend(model, backend))
 
 
 def prune_by_magnitude(model):
@@ -71,10 +102,11 @@ def prune_by_magnitude(model):
     return model
 
 
-def bench_driver(name, model, rounds) -> dict:
+def bench_driver(name, model, processor, driving_format, rounds) -> dict:
     """Time decide, and generate of as many tokens as the action and the whole answer have."""
-    ours = driver_of(model, 'dense')
-    packed = driver_of(prune_by_magnitude(copy.deepcopy(model)), 'sparse')
+    ours = driver_of(model, processor, driving_format, 'dense')
+    packed = driver_of(prune_by_magnitude(copy.deepcopy(model)), processor, driving_format,
+                       'sparse')
     frame = render(random_scene(held_out_seeds(1)[0]))
     action = ours.decide(frame, EGO).action
     to_action = len(answer_tokens(ours.processor, ours.format, action, ''))
@@ -254,9 +286,12 @@ def bars_of(rows) -> list[dict]:
 def measured(chosen):
     """Yield the rows."""
     rounds = 3 if chosen.quick else chosen.rounds
-    yield bench_driver('embedded', load_model(locate('embedded'), 'cpu'), rounds)
+    directory = locate('embedded')
+    yield bench_driver('embedded', load_model(directory, 'cpu'), load_processor(directory),
+                       DrivingFormat.of_model(directory), rounds)
     if not chosen.quick:
-        yield bench_driver('0.25B, random', quarter_billion(), rounds)
+        yield bench_driver('0.25B, random', quarter_billion(), word_processor(DrivingFormat()),
+                           DrivingFormat(), rounds)
     yield bench_node(rounds)
 
 
