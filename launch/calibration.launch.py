@@ -14,6 +14,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 CONFIG = Path(get_package_share_directory('owled_ros')) / 'config' / 'calibration.yaml'
 YES_NO = ['true', 'false']
+WORDS = {bool: 'true or false', int: 'a whole number', float: 'a number'}
 # Parameters of the node, with their types. What is left empty stays as it is in the parameter
 # file.
 PARAMETERS = {
@@ -62,11 +63,14 @@ ARGUMENTS = [
 ]
 
 
-def typed(text, kind):
+def typed(name, text, kind):
     """Return an argument as the type that its parameter has."""
     if kind is str:
         return ParameterValue(text, value_type=str)  # else a bag called 7 would be a number
-    return text.lower() == 'true' if kind is bool else kind(text)
+    try:
+        return YES_NO.index(text.lower()) == 0 if kind is bool else kind(text)
+    except ValueError:
+        raise RuntimeError(f'{name} is {text!r}; it must be {WORDS[kind]}') from None
 
 
 def calibration_node(context):
@@ -74,7 +78,9 @@ def calibration_node(context):
     def given(name):
         return LaunchConfiguration(name).perform(context)
 
-    overrides = {name: typed(given(name), kind)
+    if not Path(given('params_file')).is_file():  # launch itself would only warn
+        raise RuntimeError(f'params_file is {given("params_file")!r}, where there is no file')
+    overrides = {name: typed(name, given(name), kind)
                  for name, (kind, _) in PARAMETERS.items() if given(name)}
     overrides['use_sim_time'] = given('use_sim_time') == 'true'
     return [Node(

@@ -22,6 +22,12 @@ ARGUMENTS = [
                           description='refuse a model whose hash does not begin so'),
     DeclareLaunchArgument('device', default_value='',
                           description="where the model runs: 'auto', 'cpu', 'cuda', 'cuda:1'"),
+    DeclareLaunchArgument('base_frame', default_value='',
+                          description="frame of the vehicle, and of the odometry's twist"),
+    DeclareLaunchArgument('wheelbase', default_value='', description='m, axle to axle'),
+    DeclareLaunchArgument('outputs', default_value='',
+                          description='an OK action also as twist, ackermann, autoware; several '
+                                      'separated by commas'),
     DeclareLaunchArgument('image_topic', default_value='image',
                           description='camera, without /compressed'),
     DeclareLaunchArgument('odom_topic', default_value='odom',
@@ -62,16 +68,24 @@ def driving_node(context):
     def given(name):
         return LaunchConfiguration(name).perform(context)
 
+    def number(name):
+        try:
+            return float(given(name))
+        except ValueError:
+            raise RuntimeError(f'{name} is {given(name)!r}; it must be a number') from None
+
+    if not Path(given('params_file')).is_file():  # launch itself would only warn
+        raise RuntimeError(f'params_file is {given("params_file")!r}, where there is no file')
+
     overrides = {
         # Typed, or a model that is called 7 would become a number.
         name: ParameterValue(given(name), value_type=str)
         for name in ('model', 'model_hash', 'device', 'image_transport', 'camera_info_topic',
-                     'odom_type')
+                     'odom_type', 'base_frame', 'outputs')
         if given(name)}
     overrides |= {name: given(name) == 'true' for name in ('autostart', 'undistort')
                   if given(name)}
-    if given('field_of_view'):
-        overrides['field_of_view'] = float(given('field_of_view'))
+    overrides |= {name: number(name) for name in ('field_of_view', 'wheelbase') if given(name)}
     overrides['use_sim_time'] = given('use_sim_time') == 'true'
     return [Node(
         package='owled_ros', executable='driving_node', name='driving_node',

@@ -21,23 +21,20 @@ from owled_ros.ros.executor import CalmExecutor
 from owled_ros.ros.lifecycle import ManagedNode
 from owled_ros.ros.messages import odometry_type, ODOMETRY_TYPES, time_message
 from owled_ros.ros.parameters import SPEED_STEERING
-from owled_ros.ros.refused import in_one_line
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
+from owled_ros.ros.starting import start, USER_ERROR
 from rcl_interfaces.msg import ParameterDescriptor
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 AUTOSTART_DELAY = 0.1     # s
 DIAGNOSTICS_PERIOD = 1.0  # s
 PATIENCE = 20.0           # s for the work to notice that it is to stop
 WAITING_PAIRS = 32        # of the live drive, at the most
-USER_ERROR = 2            # exit status
 
 # Name: (default, description); `config/calibration.yaml` lists the same, and a test keeps them
 # together. What they must be is checked by the classes that they are handed to.
@@ -364,13 +361,7 @@ def _fill(kind, values):
 def main(args=None):
     """Run until the work is done; end with 0 when it succeeded, 2 when the request was wrong."""
     signals = EndSignals()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = CalibrationNode()
-    except (ParameterException, NameValidationException, UserError) as error:
-        print(f'calibration_node: {in_one_line(error)}', file=sys.stderr)
-        rclpy.try_shutdown()
-        return USER_ERROR
+    node = start('calibration_node', CalibrationNode, args)
     executor = CalmExecutor(4)
     executor.add_node(node)
     spinner = executor.spin_in_thread(signals)

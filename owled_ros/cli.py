@@ -361,7 +361,12 @@ def watch(arguments):
     from owled_ros.ros.watching import watch as run
     if not arguments.seconds > 0:
         raise UserError(f'seconds ({arguments.seconds}) must be positive')
-    show(arguments, run(arguments.seconds, sys.stderr if arguments.json else sys.stdout), [])
+    heard = run(arguments.seconds, sys.stderr if arguments.json else sys.stdout)
+    show(arguments, heard, [])
+    if not any(topic['messages'] for topic in heard.values()):
+        print('owled: no action and no explanation was heard; start a driving node, and check that '
+              'ROS_DOMAIN_ID is the same here and there', file=sys.stderr)
+        return 1
 
 
 # -- render ------------------------------------------------------------------------------------

@@ -31,25 +31,25 @@ from owled_ros.ros.machine import Machine
 from owled_ros.ros.model_worker import ModelWorker
 from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.planner_outputs import PlannerOutputs
-from owled_ros.ros.refused import in_one_line, one_line, Refused
+from owled_ros.ros.refused import one_line, Refused
 from owled_ros.ros.shutdown import end_within, EndSignals, leave
 from owled_ros.ros.standard_error import standard_error_that_never_blocks
+from owled_ros.ros.starting import start
 from owled_ros.ros.timekeeper import Timekeeper
+from owled_ros.ros.topics import Topics
 from owled_ros.ros.watchdog import Watchdog
 from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos_overriding_options import InvalidQosOverridesError
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64
 
 WATCHDOG_PERIOD = 0.05     # s; how late the watchdog may be
 DIAGNOSTICS_PERIOD = 1.0   # s
+TOPICS_PERIOD = 1.0        # s between two looks at who publishes
 LOG_PERIOD = 10.0          # s between two lines that say the same status
 FAILURE_PERIOD = 1.0       # s between two lines that say the same failure
 WORKER_PATIENCE = 0.5      # s given to the model to finish before it is left behind
@@ -73,7 +73,8 @@ class DrivingNode(ManagedNode):
 
         load_driver(model, *, device, dtype, backend, expected_hash) -> a Driver, called in the
         thread that will own it; with the parameter model_process in a process of its own, which
-        imports it. Raises rclpy's ParameterException for a parameter that cannot be.
+        imports it. Raises rclpy's ParameterException, or UserError, for a parameter that cannot
+        be.
         """
         super().__init__('driving_node', **arguments)
         self._load_driver = load_driver
@@ -83,6 +84,7 @@ class DrivingNode(ManagedNode):
         self._worker = None
         self._model = ''
         self._logged = (Status.UNKNOWN, 0.0)  # the status in the log, and when it was put there
+        self._unconfigured_why = ''  # with autostart: why the last `configure` failed
         self._failed = ('', 0.0)  # what failed last, and when that was put in the log
         self._diagnosed = 0.0  # s, steady
         self._killed = None  # s, steady: when the process of a lost model was killed
@@ -94,12 +96,13 @@ class DrivingNode(ManagedNode):
         self._time = Timekeeper(
             lambda: self.get_clock().now().nanoseconds,
             self.get_parameter('max_clock_skew').value)
-        watchdog = Watchdog()
+        self._topics = Topics()
+        watchdog = Watchdog(self._topics)
         self._outlet = ActionOutlet(
             self._publish_action, self._time, watchdog, self._counters)
         self._inputs = Inputs(
             clock=self._time, outlet=self._outlet, watchdog=watchdog, counters=self._counters,
-            logger=self.get_logger(),
+            topics=self._topics, logger=self.get_logger(),
             wall_clock=lambda: not self.get_parameter('use_sim_time').value)
         self._diagnosis = Diagnosis(self.get_fully_qualified_name(), self._counters)
         self._machine = Machine()
@@ -127,30 +130,31 @@ class DrivingNode(ManagedNode):
             DiagnosticArray, '/diagnostics', qos.DIAGNOSTICS)
 
     def _create_subscriptions(self):
-        def subscribe(kind, topic, callback, profile):
-            return self.create_subscription(
+        def subscribe(what, kind, topic, callback, profile):
+            subscription = self.create_subscription(
                 kind, topic, self._unharmed(callback), profile,
                 callback_group=MutuallyExclusiveCallbackGroup(),
                 qos_overriding_options=qos.overridable())
+            self._topics.add(what, topic, subscription.topic_name, kind)
 
         # They live as long as the node, gated by the outlet: Humble crashes when a subscription
         # is destroyed while its executor spins.
         kind, topic = Image, 'image'
         if self.get_parameter('image_transport').value == 'compressed':
             kind, topic = CompressedImage, self.resolve_topic_name('image') + '/compressed'
-        subscribe(kind, topic, self._inputs.image, qos.IMAGE)
+        subscribe('frame', kind, topic, self._inputs.image, qos.IMAGE)
         odom_type = self.get_parameter('odom_type').value
         if odom_type == parameters.SPEED_STEERING:
-            subscribe(Float64, 'speed', self._inputs.speed, qos.UNSTAMPED)
-            subscribe(Float64, 'steering', self._inputs.steering, qos.UNSTAMPED)
+            subscribe('odometry', Float64, 'speed', self._inputs.speed, qos.UNSTAMPED)
+            subscribe('steering', Float64, 'steering', self._inputs.steering, qos.UNSTAMPED)
         else:
-            subscribe(messages.odometry_type(odom_type), 'odom', self._inputs.odometry,
-                      qos.ODOMETRY)
+            subscribe('odometry', messages.odometry_type(odom_type), 'odom',
+                      self._inputs.odometry, qos.ODOMETRY)
         if is_asked(self.get_parameter('undistort').value,
                     self.get_parameter('field_of_view').value):
-            subscribe(CameraInfo, self._camera_info_topic(), self._inputs.camera_info,
-                      qos.CAMERA_INFO)
-        subscribe(DrivingCommand, 'command', self._inputs.command, qos.COMMAND)
+            subscribe('camera info', CameraInfo, self._camera_info_topic(),
+                      self._inputs.camera_info, qos.CAMERA_INFO)
+        subscribe('command', DrivingCommand, 'command', self._inputs.command, qos.COMMAND)
 
     def _camera_info_topic(self):
         return (self.get_parameter('camera_info_topic').value
@@ -162,6 +166,7 @@ class DrivingNode(ManagedNode):
         for period, callback in ((WATCHDOG_PERIOD, self._on_watchdog),
                                  (heartbeat.PERIOD, self._heartbeat.beat),
                                  (DEBUG_PERIOD, self._on_debug_image),
+                                 (TOPICS_PERIOD, self._on_topics),
                                  (DIAGNOSTICS_PERIOD, self._on_diagnostics)):
             self.create_timer(period, self._unharmed(callback), MutuallyExclusiveCallbackGroup(),
                               steady)
@@ -193,6 +198,7 @@ class DrivingNode(ManagedNode):
 
     def on_configure(self, state):
         """Check the parameters, load and warm up the model in the worker's thread."""
+        self._unconfigured_why = ''
         try:
             self._settings = parameters.Settings(parameters.current(self))
             self._time.tolerance = self._settings.max_clock_skew
@@ -220,7 +226,10 @@ class DrivingNode(ManagedNode):
         self._info.publish(messages.info_message(driver, settings, self._time.now()))
 
     def _not_configured(self, why):
-        self.get_logger().error(f'not configured: {why}')
+        words = f'not configured: {why}'
+        self.get_logger().error(words)
+        if self.get_parameter('autostart').value:  # else who asked for it is told
+            self._unconfigured_why = words
         self._release()
         return TransitionCallbackReturn.FAILURE
 
@@ -255,6 +264,7 @@ class DrivingNode(ManagedNode):
         self._outlet.open()
         self._heartbeat.start()
         self.get_logger().info('active')
+        self.get_logger().info(f'listens to {self._topics}')
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state):
@@ -419,7 +429,12 @@ class DrivingNode(ManagedNode):
             stamp=now, steady=steady, active=self._outlet.ticket() is not None,
             model=self._model, clamps=self._outlet.clamps(), ages=self._inputs.ages(now),
             health=self._machine.health(self._model_process()), lost=self._lost(),
+            not_configured=self._unconfigured_why,
             busy=worker.busy() if worker is not None else 0.0, settings=self._settings)))
+
+    def _on_topics(self):
+        self._topics.look(lambda topic: [
+            publisher.topic_type for publisher in self.get_publishers_info_by_topic(topic)])
 
     def _on_parameters(self, changed):
         """Check a change, once configured as a whole: then it holds from the next frame on."""
@@ -451,17 +466,10 @@ def _jpeg(picture):
 def main(args=None, load_driver=load_embedded_or_named):
     """Run the node until SIGINT or SIGTERM, then end the process with status 0.
 
-    Returns 2 when it could not start.
+    Raises SystemExit when it cannot start, with 2 where that is for what it was given.
     """
     signals = EndSignals()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = DrivingNode(load_driver)
-    except (ParameterException, InvalidQosOverridesError, NameValidationException,
-            UserError) as error:
-        print(f'driving_node: {in_one_line(error)}', file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
+    node = start('driving_node', lambda: DrivingNode(load_driver), args)
     executor = CalmExecutor(EXECUTOR_THREADS)
     executor.add_node(node)
     spinner = executor.spin_in_thread(signals)

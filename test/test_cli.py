@@ -63,6 +63,12 @@ def test_a_film_of_a_bag(bag, capsys, tmp_path):
     assert (tmp_path / 'drive.mp4').stat().st_size > 1000
 
 
+def test_a_film_of_what_an_ideal_camera_would_see(bag, capsys, tmp_path):
+    assert main(['render', str(bag), '--output', str(tmp_path / 'drive.mp4'), '--seconds', '1',
+                 '--undistort', '--field-of-view', '0.942', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['frames'] == 10
+
+
 def test_mistakes_are_told_in_one_sentence(bag, capsys, tmp_path):
     output = tmp_path / 'pruned'
     refused(capsys, str(tmp_path / 'none'), 'calibrate', tmp_path / 'none', '--output', output)

@@ -7,7 +7,14 @@ import tempfile
 
 import cv2
 import numpy as np
-from owled_ros.bags.types import ACTION, COMPRESSED_IMAGE, EXPLANATION, ODOMETRY, typestore
+from owled_ros.bags.types import (
+    ACTION,
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    EXPLANATION,
+    ODOMETRY,
+    typestore,
+)
 from owled_ros.driver.action import Status
 from owled_ros.errors import UserError
 from rosbags.interfaces import (
@@ -21,6 +28,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 IMAGE_TOPIC = '/camera/image_raw/compressed'
+CAMERA_INFO_TOPIC = '/camera/camera_info'
 ODOM_TOPIC = '/odom'
 TRUTH_TOPIC = '/owled/truth'
 TRUTH_EXPLANATION_TOPIC = '/owled/truth_explanation'
@@ -37,6 +45,7 @@ def qos(reliability, depth):
 
 TOPICS = {
     IMAGE_TOPIC: (COMPRESSED_IMAGE, qos(QosReliability.BEST_EFFORT, 1)),
+    CAMERA_INFO_TOPIC: (CAMERA_INFO, qos(QosReliability.BEST_EFFORT, 1)),
     ODOM_TOPIC: (ODOMETRY, qos(QosReliability.RELIABLE, 50)),
     TRUTH_TOPIC: (ACTION, qos(QosReliability.RELIABLE, 10)),
     TRUTH_EXPLANATION_TOPIC: (EXPLANATION, qos(QosReliability.RELIABLE, 10)),
@@ -94,6 +103,20 @@ class DriveWriter:
         _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         self._write(IMAGE_TOPIC, stamp, header=self._header(stamp, self.camera_frame),
                     format='jpeg', data=data.ravel())
+
+    def write_camera_info(self, stamp, size, focal, centre):
+        """Write a camera without distortion: size (width, height), focal length, centre [pixels].
+
+        centre: (x, y), the principal point.
+        """
+        (width, height), (x, y) = size, centre
+        whole = self._make('sensor_msgs/msg/RegionOfInterest', x_offset=0, y_offset=0, height=0,
+                           width=0, do_rectify=False)
+        projection = np.array([[focal, 0, x, 0], [0, focal, y, 0], [0, 0, 1, 0]], float)
+        self._write(CAMERA_INFO_TOPIC, stamp, header=self._header(stamp, self.camera_frame),
+                    height=height, width=width, distortion_model='plumb_bob', d=np.zeros(5),
+                    k=projection[:, :3].ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
+                    binning_x=0, binning_y=0, roi=whole)
 
     def write_odometry(self, stamp, pose, ego):
         """Write the pose (x [m], y [m], heading [rad]) in `odom`, and the EgoState's motion."""

@@ -24,8 +24,8 @@ class Situation:
     """What the counters do not tell, at one moment.
 
     stamp [ns] of the node's clock; steady [s]; ages {what: s, or None}; lost: why the model was
-    given up, or ''; busy [s]: how long its piece of work has taken; settings None before the
-    first `configure`.
+    given up, or ''; not_configured: why the node could not configure itself, or ''; busy [s]: how
+    long its piece of work has taken; settings None before the first `configure`.
     """
 
     stamp: int
@@ -36,6 +36,7 @@ class Situation:
     ages: dict
     health: Health
     lost: str = ''
+    not_configured: str = ''
     busy: float = 0.0
     settings: Any = None
 
@@ -123,6 +124,8 @@ class Diagnosis:
         findings = Findings(now.settings)
         if now.lost:
             findings.add(ERROR, now.lost)
+        elif now.not_configured:
+            findings.add(ERROR, now.not_configured)
         elif now.settings is not None and now.busy > now.settings.deadline:
             findings.add(ERROR, f'the model has been at one piece of work for {now.busy:.1f} s')
         summary = 'drives' if now.active else 'loaded' if now.model else 'not loaded'

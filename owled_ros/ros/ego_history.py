@@ -7,6 +7,7 @@ import threading
 from owled_ros.bags.motion import ACCELERATION_SPAN
 from owled_ros.driver.action import EgoState, Status
 from owled_ros.ros.refused import Refused
+from owled_ros.ros.timekeeper import doubt
 
 KEPT = 2.0               # s of odometry kept
 MOST = 4000              # measurements kept, whatever their stamps
@@ -31,7 +32,9 @@ class Motion:
 class EgoHistory:
     """Keeps the last seconds of odometry in order of their stamps; safe to share."""
 
-    def __init__(self):
+    def __init__(self, topics):
+        """Take the Topics, to tell of the one on which nothing comes."""
+        self._topics = topics
         self._lock = threading.Lock()
         self._motions = []
         self._fault = None
@@ -77,14 +80,14 @@ class EgoHistory:
         if fault is not None:
             raise Refused(*fault)
         if not motions:
-            raise Refused(Status.NO_INPUT, 'no odometry has arrived yet')
+            raise self._topics.missing('odometry')
         index = bisect_left(motions, stamp, key=lambda motion: motion.stamp)
         around = [motion for motion in motions[max(index - 1, 0):index + 1]
                   if abs(motion.stamp - stamp) <= max_age * 1e9]
         if not around:
             gap = min(abs(motion.stamp - stamp) for motion in motions) / 1e9
             raise Refused(Status.STALE_INPUT, f'the nearest odometry is {gap:.3f} s away from '
-                          f'the frame; max_ego_age is {max_age:g} s')
+                          f'the frame; max_ego_age is {max_age:g} s' + doubt(gap))
         speed, yaw_rate = _interpolate(around, stamp)
         return EgoState(speed, yaw_rate, _acceleration(motions, min(stamp, motions[-1].stamp)))
 
@@ -112,7 +115,7 @@ def _implausible(motion, now, max_clock_skew):
     ahead = (motion.stamp - now) / 1e9
     if ahead > max_clock_skew:
         return (f'the odometry is stamped {ahead:.3f} s in the future; '
-                f'max_clock_skew is {max_clock_skew:g} s')
+                f'max_clock_skew is {max_clock_skew:g} s' + doubt(ahead))
     return None
 
 

@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 from owled_ros.driver.action import Status
 from owled_ros.ros.refused import Refused
+from owled_ros.ros.timekeeper import doubt
 
 # Of a picture with a side of 1 or 3, image processors take that side for its channels.
 SMALLEST_SIDE = 4  # pixels
@@ -36,10 +37,10 @@ class FrameGate:
         age = (now - stamp) / 1e9
         if age > settings.max_frame_age:
             raise Refused(Status.STALE_INPUT, f'the frame is {age:.3f} s old; '
-                          f'max_frame_age is {settings.max_frame_age:g} s')
+                          f'max_frame_age is {settings.max_frame_age:g} s' + doubt(age))
         if age < -settings.max_clock_skew:
             raise Refused(Status.INVALID_INPUT, f'the frame is stamped {-age:.3f} s in the '
-                          f'future; max_clock_skew is {settings.max_clock_skew:g} s')
+                          f'future; max_clock_skew is {settings.max_clock_skew:g} s' + doubt(age))
 
     def check_order(self, stamp):
         """Raise Refused unless `stamp` [ns] is later than that of the last frame let through."""

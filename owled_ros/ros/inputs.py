@@ -14,6 +14,7 @@ from owled_ros.ros.frame_gate import FrameGate
 from owled_ros.ros.model_worker import Slot
 from owled_ros.ros.refused import one_line, Refused
 from owled_ros.ros.speed_steering import SpeedAndSteering
+from owled_ros.ros.timekeeper import doubt
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Inputs:
     callbacks and do no work on pixels; `take` and `of` are the worker's.
     """
 
-    def __init__(self, *, clock, outlet, watchdog, counters, logger, wall_clock):
+    def __init__(self, *, clock, outlet, watchdog, counters, topics, logger, wall_clock):
         """Take the Timekeeper and `wall_clock() -> bool`: stamps are of the system's clock."""
+        self._topics = topics
         self._clock = clock
         self._outlet = outlet
         self._watchdog = watchdog
@@ -48,8 +50,8 @@ class Inputs:
         self._wall_clock = wall_clock
         self._slot = Slot()
         self._gate = FrameGate()
-        self._ego = EgoHistory()
-        self._wheels = SpeedAndSteering()
+        self._ego = EgoHistory(topics)
+        self._wheels = SpeedAndSteering(topics)
         self._command = None  # (stamp, Command)
         self._camera = None   # the Camera that was told of last
         self._jumps_seen = 0
@@ -138,7 +140,7 @@ class Inputs:
         tolerance = self._outlet.settings.max_clock_skew
         if ahead > tolerance:
             raise UserError(f'the command is stamped {ahead:.3f} s in the future; max_clock_skew '
-                            f'is {tolerance:g} s')
+                            f'is {tolerance:g} s' + doubt(ahead))
 
     # For the worker --------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class Inputs:
             return None
         camera = self._camera
         if camera is None:
-            raise Refused(Status.NO_INPUT, 'no camera info has arrived yet')
+            raise self._topics.missing('camera info')
         return camera
 
     def _command_at(self, now, settings):
@@ -214,7 +216,7 @@ class Inputs:
         self._slot.clear()
         self._gate = FrameGate()
         self._ego.clear()
-        self._wheels = SpeedAndSteering()
+        self._wheels = SpeedAndSteering(self._topics)
         self._command = None
         self._camera = None
         self._watchdog.forget()

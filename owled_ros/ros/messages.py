@@ -20,7 +20,7 @@ ODOMETRY_TYPES = {'odometry': ('nav_msgs', 'Odometry'),
 
 
 def odometry_type(name):
-    """Return the class of ODOMETRY_TYPES; a name that is unknown is refused at configure."""
+    """Return the class of ODOMETRY_TYPES; the nodes refuse a name that is unknown."""
     return message_class(*ODOMETRY_TYPES.get(name, ODOMETRY_TYPES['odometry']),
                          f'odom_type names {name}')
 

@@ -201,9 +201,16 @@ def _group(values, prefix):
 
 
 def declare(node):
-    """Declare PARAMETERS on `node`; rclpy raises for an override of a wrong type or range."""
+    """Declare PARAMETERS on `node`.
+
+    Raises what rclpy does for an override of a wrong type or range, and UserError for one that
+    could never be mended because the parameter is read only.
+    """
     for parameter in PARAMETERS:
-        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        value = node.declare_parameter(
+            parameter.name, parameter.default, parameter.descriptor()).value
+        if parameter.changes == START:
+            parameter.check(value)
 
 
 def current(node):

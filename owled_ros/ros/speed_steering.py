@@ -19,8 +19,9 @@ class SpeedAndSteering:
     `steer` and `motion` may be called by two threads.
     """
 
-    def __init__(self):
-        """Know of no steering yet."""
+    def __init__(self, topics):
+        """Know of no steering yet; take the Topics, to tell of its own."""
+        self._topics = topics
         self._steering = None  # (stamp [ns], angle [rad])
 
     def steer(self, angle, now):
@@ -33,7 +34,7 @@ class SpeedAndSteering:
         Raises Refused or UserError where the steering is missing, old or cannot be true.
         """
         if self._steering is None:
-            raise Refused(Status.NO_INPUT, 'no steering has arrived yet')
+            raise self._topics.missing('steering')
         stamp, angle = self._steering
         age = (now - stamp) / 1e9
         if age > settings.max_ego_age:

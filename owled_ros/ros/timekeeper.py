@@ -7,6 +7,13 @@ one before.
 
 import threading
 
+ANOTHER_CLOCK = 3600.0  # s between two clocks that are not of the same kind
+
+
+def doubt(seconds):
+    """Return what to add to words of a stamp that is so far away from where it should be."""
+    return '; is use_sim_time right?' if abs(seconds) > ANOTHER_CLOCK else ''
+
 
 class Timekeeper:
     """Reads the time and counts how often it was set back by more than `tolerance` [s]."""

@@ -13,7 +13,9 @@ from owled_ros.ros.refused import Refused
 class Watchdog:
     """Told of what happens by several threads; asked again and again by a timer."""
 
-    def __init__(self):
+    def __init__(self, topics):
+        """Take the Topics, to tell of the one on which nothing comes."""
+        self._topics = topics
         self._lock = threading.Lock()
         self._restarting = False
         self.start(0.0)
@@ -85,11 +87,12 @@ class Watchdog:
         if self._refusal is not None and now - self._refusal[0] <= deadline:
             return self._refusal[1]
         if self._frame is None:
-            return Refused(Status.NO_INPUT, 'no frame has arrived yet')
+            return self._topics.missing('frame')
         silence = now - self._frame
         if silence >= deadline:
-            return Refused(Status.STALE_INPUT, f'the last frame came {silence:.2f} s ago')
+            return Refused(Status.STALE_INPUT, f'the last frame came {silence:.2f} s ago'
+                           + self._topics.where('frame'))
         if not self._odometry:
-            return Refused(Status.NO_INPUT, 'no odometry has arrived yet')
+            return self._topics.missing('odometry')
         return Refused(Status.DEADLINE_MISSED,
                        f'no action came out within the deadline of {deadline:g} s')

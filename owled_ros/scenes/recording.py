@@ -28,11 +28,12 @@ def record_drive(path, *, seconds=40.0, seed=7, width=640, height=480, storage='
                  progress=lambda text: None):
     """Drive through the world of a seed as the expert does and write it to a bag at `path`.
 
-    Camera and truth at 10 Hz, odometry at 50 Hz. Returns a Recording. Raises UserError.
+    Camera, its info and truth at 10 Hz, odometry at 50 Hz. Returns a Recording. Raises UserError.
     """
     if not seconds >= 1:
         raise UserError(f'a drive of {seconds} s was asked for; it must last at least 1 s')
     world = random_world(seed, width=width, height=height)
+    centre = (width / 2, height / 2)    # where the renderer puts what is straight ahead
     frames = stops = 0
     metres, standing = 0.0, True
     with DriveWriter(path, storage, wheelbase=WHEELBASE) as writer:
@@ -41,6 +42,7 @@ def record_drive(path, *, seconds=40.0, seed=7, width=640, height=480, storage='
             writer.write_odometry(stamp, moment.pose, moment.ego)
             if not moment.decided:
                 continue
+            writer.write_camera_info(stamp, (width, height), world.camera.focal, centre)
             writer.write_frame(stamp, render(moment.scene))
             writer.write_truth(stamp, moment.ego, moment.verdict.action, moment.verdict.text)
             frames += 1

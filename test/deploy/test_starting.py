@@ -111,8 +111,9 @@ def test_the_unit_keeps_the_node_when_the_model_is_killed(unit):
     assert service['OOMPolicy'] == 'continue'
     assert service['ExecStart'] == f'{environment_file()["OWLED_INSTALL"]}/drive'
     assert service['Restart'] == 'always' and unit['Unit']['StartLimitIntervalSec'] == '0'
-    assert 'return 2' in (ROOT / 'owled_ros' / 'driving_node.py').read_text()
-    assert service['RestartPreventExitStatus'] == '2'
+    status = re.search(r'^USER_ERROR = (\d+) ',
+                       (ROOT / 'owled_ros' / 'ros' / 'starting.py').read_text(), re.M)[1]
+    assert service['RestartPreventExitStatus'] == status
 
 
 @pytest.mark.skipif(shutil.which('systemd-analyze') is None, reason='there is no systemd-analyze')

@@ -63,8 +63,6 @@ RUN = {
     'owled render drive --output drive.mp4': '--seconds 1',
     'owled render my_drive --model ~/models/my_vlm --output my_drive.mp4 '
     '--image-topic /front/image_raw --odom-topic /vehicle/odom': '--seconds 1',
-    'owled watch': '--seconds 1',
-    'owled watch --seconds 10 --json': '--seconds 1',
 }
 
 # Not run, but their arguments are those that the program, or the launch file, takes.
@@ -96,6 +94,8 @@ CHECKED = {
     'owled evaluate pruned --scenes 200': ALIKE,
     'owled replay demo/bag --loop --wait-for /camera/image_raw/compressed': LISTENER,
     'owled replay drive --rate 1.0 --wait-for /camera/image_raw/compressed': LISTENER,
+    'owled watch': 'test/ros/test_watching.py runs it',
+    'owled watch --seconds 10 --json': 'test/ros/test_watching.py runs it',
     'python -m owled_ros.driving_node --ros-args -p model:=$PWD/demo/pruned '
     '-p image_transport:=compressed -p use_sim_time:=true -r image:=/camera/image_raw '
     '-r odom:=/odom': ENDLESS,
@@ -133,7 +133,7 @@ CHECKED = {
     'ros2 launch owled_ros calibration.launch.py bag:=drive model:=embedded output:=pruned '
     'sparsity:=0.5': 'needs ros2 launch',
     f'{DRIVE}image_topic:=/camera/image_raw odom_topic:=/odom': ENDLESS,
-    f'{DRIVE}model:=$PWD/pruned image_topic:=/front/image_raw': ENDLESS,
+    f'{DRIVE}model:=$PWD/pruned image_topic:=/front/image_raw odom_topic:=/vehicle/odom': ENDLESS,
     'ros2 run owled_ros driving_node --ros-args --enclave /owled_ros/driving_node': ENDLESS,
     'script/demo': LONG,
     'script/fault-campaign --faults 2000 --seed 1 --json seed1.json': LONG,
@@ -151,10 +151,16 @@ COVERAGE = 'runs the tests themselves'
 NOT_CHECKED = {
     '. .venv/enter': 'made by script/setup',
     '. install/setup.bash': 'made by colcon',
+    '. ~/owled_venv/bin/activate': 'made by venv',
+    '/usr/bin/python3 -m venv --system-site-packages ~/owled_venv':
+        "with ROS 2's own Python, as in deploy/Dockerfile",
+    'python -c import numpy; print("numpy<%d" % (int(numpy.__version__.split(".")[0]) + 1)) '
+    '> constraints.txt': 'as in deploy/Dockerfile',
     'python test/faults/broken_nodes.py': 'half an hour; test/faults looks for its guards',
     'cd ..': SHELL,
     'cd ~/ws/src': SHELL,
-    'colcon build': 'test/package/test_builds.py runs it',
+    'colcon build --cmake-args -DPython3_EXECUTABLE=$HOME/owled_venv/bin/python3':
+        'test/package/test_builds.py runs it with another Python',
     'colcon build --packages-select owled_ros --install-base /opt/owled':
         'test/package/test_builds.py runs the like',
     'colcon build --packages-up-to owled_planner_cpp': 'needs rclcpp',
@@ -165,7 +171,7 @@ NOT_CHECKED = {
     'hf download HuggingFaceTB/SmolVLM-256M-Instruct --local-dir ~/models/my_vlm '
     '--exclude onnx/*': INSTALLS,
     'pip install -e .': INSTALLS,
-    'pip install -r src/owled_ros/requirements.txt': INSTALLS,
+    'pip install -c constraints.txt -r src/owled_ros/requirements.txt': INSTALLS,
     'pip install gguf accelerate': INSTALLS,
     'pip install torchvision num2words': INSTALLS,
     'python -m coverage combine': COVERAGE,
@@ -173,7 +179,8 @@ NOT_CHECKED = {
     '--include=owled_ros/driver/*,owled_ros/ros/*,owled_ros/driving_node.py': COVERAGE,
     'python -m coverage run -m pytest test/driver test/ros test/driving_node test/fuzzing':
         COVERAGE,
-    'ros2 bag record --output my_drive /front/image_raw/compressed /vehicle/odom': THEIRS,
+    'ros2 bag record --output my_drive /front/image_raw/compressed /front/camera_info '
+    '/vehicle/odom': THEIRS,
     'ros2 run owled_planner_cpp planner --ros-args -r odom:=/vehicle/odom '
     '-r cmd_vel:=/vehicle/cmd_vel': 'needs rclcpp',
     'ros2 topic pub --once /engage std_msgs/msg/Bool {data: true}': THEIRS,
@@ -184,8 +191,10 @@ NOT_CHECKED = {
     '$(ros2 pkg prefix --share owled_ros)/config/sros2_policy.xml': THEIRS,
     'python -m mkdocs build --strict': 'test/docs/test_site.py runs it',
     'python docs/architecture.py': 'no arguments',
+    'python docs/debug_image.py': 'no arguments',
     'python docs/reference.py': 'no arguments; test/docs/test_reference.py runs it',
-    'rosdep install --from-paths src --ignore-src': INSTALLS,
+    'rosdep install --from-paths src --ignore-src '
+    '--skip-keys python3-pytorch-pip python3-rosbags-pip python3-transformers-pip': INSTALLS,
     'rviz2 -d $(ros2 pkg prefix --share owled_ros)/config/owled.rviz': THEIRS,
     'script/test': COVERAGE,
     'script/test-matrix test/ros': COVERAGE,

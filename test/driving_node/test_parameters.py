@@ -1,5 +1,6 @@
 """Parameters: what is refused, when, and in which words."""
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from owled_ros.msg import DrivingAction
 from owled_ros.ros.parameters import ANY_TIME, BY_NAME, CONFIGURE, PARAMETERS, START
 import pytest
@@ -62,11 +63,55 @@ def test_they_are_checked_together_at_configure(start):
 @pytest.mark.parametrize('overrides, words', [
     ({'wheelbase': 99.0}, 'wheelbase'),
     ({'undistort': True, 'camera_info_topic': 'the lens'}, "'the lens'"),
+    ({'odom_type': 'twst'}, "parameter odom_type is 'twst'; it must be one of: odometry"),
+    ({'image_transport': 'foo'}, "parameter image_transport is 'foo'; it must be one of: raw"),
+    ({'outputs': 'foo'}, "parameter outputs names 'foo'"),
 ])
 def test_an_impossible_override_ends_the_node_with_a_sentence(start, overrides, words):
     rig = start(**overrides)
     assert rig.process.wait(30) == 2
     assert words in rig.words() and 'Traceback' not in rig.words()
+
+
+def test_overrides_without_a_parameter_are_named(start):
+    rig = start(autostart=False, use_sim_time=True, start_type_description_service=True, **{
+        'wheelbse': 2.0, 'limits.sped': 3.0, 'strange': 1, 'jerk': 1.0,
+        'qos_overrides./odom.publisher.depth': 5})
+    rig.wait(lambda: 'parameters that do not exist' in rig.words(), 'a warning')
+    assert ('parameters that do not exist were set, without effect: jerk (do you mean '
+            'limits.jerk?), limits.sped (do you mean limits.speed?), strange, '
+            'wheelbse (do you mean wheelbase?)\n') in rig.words()
+    assert rig.words().count('parameters that do not exist') == 1
+
+
+def test_overrides_that_all_have_a_parameter_are_not_spoken_of(start):
+    rig = start(use_sim_time=True, **{'limits.speed': 3.0})
+    rig.wait_until_heard()
+    assert 'parameters that do not exist' not in rig.words()
+
+
+@pytest.mark.parametrize('autostart', [True, False])
+def test_a_failed_configure_is_an_error_in_diagnostics_where_nobody_asked_for_it(start, autostart):
+    rig = start(autostart=autostart, valid_for=0.3)
+    if not autostart:
+        assert not rig.change('configure')
+    words = 'not configured: parameter deadline (4 s) is more than valid_for (0.3 s)'
+    rig.wait(lambda: words in rig.words(), 'the failure')
+    rig.diagnostics.clear()
+
+    def levels():
+        return {status.name.split()[-1]: (status.level, status.message)
+                for array in rig.diagnostics for status in array.status}
+
+    rig.wait(lambda: len(rig.diagnostics) > 2, 'diagnostics')
+    level, message = levels().pop('model')
+    if not autostart:
+        assert (level, message) == (DiagnosticStatus.OK, 'not loaded')
+        return
+    assert level == DiagnosticStatus.ERROR and message.startswith(words)
+    assert rig.set('valid_for', 9.0).successful and rig.change('configure')
+    rig.diagnostics.clear()
+    rig.wait(lambda: levels().get('model') == (DiagnosticStatus.OK, 'loaded'), 'its end')
 
 
 def another(parameter):

@@ -115,10 +115,12 @@ def test_only_actions_within_limits_pass_the_outlet(answer):
     from owled_ros.ros.counters import Counters
     from owled_ros.ros.parameters import PARAMETERS, Settings
     from owled_ros.ros.timekeeper import Timekeeper
+    from owled_ros.ros.topics import Topics
     from owled_ros.ros.watchdog import Watchdog
     settings = Settings({parameter.name: parameter.default for parameter in PARAMETERS})
     reports = []
-    outlet = ActionOutlet(reports.append, Timekeeper(lambda: 10**11, 0.1), Watchdog(), Counters())
+    outlet = ActionOutlet(reports.append, Timekeeper(lambda: 10**11, 0.1), Watchdog(Topics()),
+                          Counters())
     outlet.configure(ActionLimiter(settings.limits, 2.7, 1.0), settings)
     outlet.open()
     frame = SimpleNamespace(stamp=10**11, arrived=0.0, wall_clock=False, ticket=outlet.ticket())

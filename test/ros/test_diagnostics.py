@@ -114,6 +114,8 @@ def test_an_inactive_node_and_a_first_second_are_not_judged():
 
 @pytest.mark.parametrize('part, changed, level, words', [
     ('model', {'lost': 'the model hangs', 'active': False}, ERROR, 'the model hangs'),
+    ('model', {'not_configured': 'not configured: no', 'active': False, 'model': ''}, ERROR,
+     'not configured: no'),
     ('model', {'busy': 0.7}, ERROR, 'one piece of work for 0.7 s'),
     ('model', {'active': False, 'model': ''}, OK, 'not loaded'),
     ('machine', {'health': replace(WELL, temperatures={'gpu0': 90.0})}, WARN, 'gpu0 is at 90'),

@@ -13,6 +13,7 @@ from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper
+from owled_ros.ros.topics import Topics
 from owled_ros.ros.watchdog import Watchdog
 import pytest
 from sensor_msgs.msg import CameraInfo, Image
@@ -36,12 +37,13 @@ class Bench:
         self.time = 100 * SECOND
         self.reports = []
         self.counters = Counters()
-        clock, watchdog = Timekeeper(lambda: self.time, 0.1), Watchdog()
+        clock, watchdog = Timekeeper(lambda: self.time, 0.1), Watchdog(Topics())
         self.outlet = ActionOutlet(self.reports.append, clock, watchdog, self.counters)
         self.outlet.configure(ActionLimiter(SETTINGS.limits, 2.7, 1.0), SETTINGS)
         self.outlet.open()
         self.inputs = Inputs(clock=clock, outlet=self.outlet, watchdog=watchdog,
-                             counters=self.counters, logger=Logger(), wall_clock=lambda: True)
+                             counters=self.counters, topics=Topics(), logger=Logger(),
+                             wall_clock=lambda: True)
 
     def change(self, **changed):
         self.outlet.change(Settings(DEFAULTS | changed))

@@ -28,6 +28,7 @@ from owled_ros.ros.outlet import ActionOutlet
 from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper
+from owled_ros.ros.topics import Topics
 from owled_ros.ros.watchdog import Watchdog
 import pytest
 
@@ -47,7 +48,8 @@ class Bench:
         self.clock = Timekeeper(lambda: self.time, 0.1)
         self.clock.now()
         self.counters = Counters()
-        self.outlet = ActionOutlet(self.reports.append, self.clock, Watchdog(), self.counters)
+        self.outlet = ActionOutlet(self.reports.append, self.clock, Watchdog(Topics()),
+                                   self.counters)
         self.limiter = ActionLimiter(self.settings.limits, 2.7, 1.0)
         self.outlet.configure(self.limiter, self.settings)
         self.outlet.open()

@@ -17,6 +17,7 @@ from owled_ros.ros.model_worker import AwakeTime, ModelWorker, Slot
 from owled_ros.ros.parameters import PARAMETERS, Settings
 from owled_ros.ros.refused import Refused
 from owled_ros.ros.timekeeper import Timekeeper
+from owled_ros.ros.topics import Topics
 from owled_ros.ros.watchdog import Watchdog
 import pytest
 
@@ -55,6 +56,28 @@ def test_the_age_of_a_frame():
         gate.check_time(0, now, SETTINGS)  # a message that nobody stamped
     with refused(Status.INVALID_INPUT, 'no stamp'):
         gate.check_time(0, SECOND // 10, SETTINGS)  # the same while a simulated clock starts
+
+
+@pytest.mark.parametrize('hours, words', [
+    (1.001, 's old; max_frame_age is 0.4 s; is use_sim_time right?'),
+    (-1.001, 's in the future; max_clock_skew is 0.1 s; is use_sim_time right?'),
+    (0.999, 's old; max_frame_age is 0.4 s'),
+    (-0.999, 's in the future; max_clock_skew is 0.1 s'),
+])
+def test_an_age_of_more_than_an_hour_is_another_clock(hours, words):
+    now = 10000 * SECOND
+    with pytest.raises(Refused) as refusal:
+        FrameGate().check_time(now - int(hours * 3600 * SECOND), now, SETTINGS)
+    assert refusal.value.reason.endswith(words)
+
+
+def test_odometry_of_another_clock():
+    ego = EgoHistory(Topics())
+    ego.add(Motion(9000 * SECOND, 5.0, 0.0), 1000 * SECOND, 0.1)
+    with refused(Status.INVALID_INPUT, 'max_clock_skew is 0.1 s; is use_sim_time right'):
+        ego.at(1000 * SECOND, 0.2)
+    with refused(Status.STALE_INPUT, 'max_ego_age is 0.2 s; is use_sim_time right'):
+        history((10.0, 5.0, 0.0)).at(9000 * SECOND, 0.2)
 
 
 def test_the_order_of_frames():
@@ -113,7 +136,7 @@ def test_a_configured_size_holds_from_the_first_frame_on():
 # Ego state -------------------------------------------------------------------------------------
 
 def history(*motions):
-    ego = EgoHistory()
+    ego = EgoHistory(Topics())
     for seconds, speed, yaw_rate in motions:
         assert ego.add(Motion(int(seconds * SECOND), speed, yaw_rate), 1000 * SECOND, 0.1)
     return ego
@@ -205,7 +228,7 @@ def verdict(watchdog, now, deadline=0.5):
 
 
 def test_the_watchdog_speaks_once_per_deadline():
-    watchdog = Watchdog()
+    watchdog = Watchdog(Topics())
     watchdog.start(10.0)
     spoken = [now / 100 for now in range(1000, 1200)
               if verdict(watchdog, now / 100) is not None]
@@ -215,7 +238,7 @@ def test_the_watchdog_speaks_once_per_deadline():
 
 
 def test_what_the_watchdog_says():
-    watchdog = Watchdog()
+    watchdog = Watchdog(Topics())
     watchdog.start(0.0)
     assert verdict(watchdog, 1.0) == Status.NO_INPUT
     watchdog.frame_came(1.9)
@@ -234,7 +257,7 @@ def test_what_the_watchdog_says():
 
 
 def test_a_clock_that_goes_back_again_and_again_does_not_silence_the_watchdog():
-    watchdog = Watchdog()
+    watchdog = Watchdog(Topics())
     watchdog.start(0.0)
     spoken = []
     for tick in range(80):
@@ -245,7 +268,7 @@ def test_a_clock_that_goes_back_again_and_again_does_not_silence_the_watchdog():
 
 
 def test_a_restarting_model_is_not_forgotten_with_the_clock():
-    watchdog = Watchdog()
+    watchdog = Watchdog(Topics())
     watchdog.start(0.0)
     watchdog.model_restarts(True)
     watchdog.forget()

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 
+from owled_ros.cli import main
 from owled_ros.msg import DrivingAction, Explanation
+from owled_ros.ros import watching
 from owled_ros.ros.watching import Heard, printable
 import pytest
 import rclpy
@@ -93,3 +95,12 @@ def test_lines_where_there_is_no_terminal(ros_domain):
     assert watch(0.5, stream) == {}
     assert 'no driving node to be heard yet' in stream.getvalue()
     assert '\x1b' not in stream.getvalue()
+
+
+@pytest.mark.parametrize('topics', [{}, {'/owled/action': {'messages': 0, 'rate': 0.0}}])
+def test_nothing_heard_is_no_success(monkeypatch, capsys, topics):
+    monkeypatch.setattr(watching, 'watch', lambda seconds, stream: topics)
+    assert main(['watch', '--seconds', '1', '--json']) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out) == topics
+    assert told.err.startswith('owled: no action') and told.err.count('\n') == 1

@@ -1,10 +1,14 @@
 import math
 
 import numpy as np
+from owled_ros.bags.reading import Bag
+from owled_ros.bags.writing import CAMERA_INFO_TOPIC
 from owled_ros.driver.action import Maneuver
+from owled_ros.driver.pinhole import camera_of, seen_at
 from owled_ros.evaluation.sentences import read_sentence
 from owled_ros.scenes.drive import Crossing, random_world, simulate
 from owled_ros.scenes.expert import drive
+from owled_ros.scenes.recording import record_drive
 from owled_ros.scenes.render import OBJECTS, patch_labels, render
 from owled_ros.scenes.sampling import held_out_seeds, random_scene
 from owled_ros.scenes.scene import Camera, LENGTH, Pedestrian, Road, Scene, TrafficLight, Vehicle
@@ -189,3 +193,14 @@ def test_the_recorded_pose_agrees_with_speed_and_yaw_rate():
     assert sum(steps) == pytest.approx(way, rel=1e-3)
     turned = sum(m.ego.yaw_rate * 0.02 for m in moments[1:])
     assert moments[-1].pose[2] - moments[0].pose[2] == pytest.approx(turned, abs=1e-6)
+
+
+def test_the_recorded_camera_info_is_that_of_the_renderer(tmp_path):
+    record_drive(tmp_path / 'bag', seconds=1.0, width=64, height=48)
+    with Bag(tmp_path / 'bag') as bag:
+        told, *others = (camera_of(message) for _, message in bag.messages(CAMERA_INFO_TOPIC))
+    assert (told.width, told.height) == (64, 48) and set(others) == {told}
+    camera = Camera(64, 48)
+    for x, y, z in ((10.0, 0.0, camera.mount_height), (8.0, 2.0, 0.0), (20.0, -5.0, 3.0)):
+        seen, = seen_at(told.raw, np.array([[-y / x, (camera.mount_height - z) / x]]))
+        assert seen == pytest.approx(camera.project(x, y, z)[:2], abs=1e-6)
