@@ -12,6 +12,7 @@ from owled_ros.pruning.shards import PACKED
 from owled_ros.pruning.streaming import all_finite, StreamedModel
 from owled_ros.sparse.linear import prunable_linears, WORTH_PACKING, zero_share
 from owled_ros.sparse.packing import pack, save_packed
+from safetensors import SafetensorError
 import torch
 
 PACKED_TYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -35,7 +36,7 @@ def pack_model(model, output, progress=print):
         told = _write(source, partial, progress)
         sync_files(partial)
         put_in_place(partial, output)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f'packing into {output} stopped: {error}; mend that and run it again') \
             from error
     finally:

@@ -36,6 +36,8 @@ from owled_ros.driver.pinhole import (
 )
 from owled_ros.errors import UserError
 
+MOST_REASONS = 5    # that an error names
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -309,7 +311,7 @@ def read_samples(bags, **source):
 def nothing_usable(drives):
     """One sentence: why no frame of these drives became a sample."""
     reasons = sum((drive.dropped for drive in drives), Counter())
-    told = ', '.join(f'{count} {reason}' for reason, count in reasons.most_common())
+    told = ', '.join(f'{count} {reason}' for reason, count in reasons.most_common(MOST_REASONS))
     paths = ', '.join(str(drive.path) for drive in drives)
     return f'no frame on {drives[0].image_topic} of {paths} can be used: {told}'
 

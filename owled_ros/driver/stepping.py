@@ -47,10 +47,14 @@ class KeptLayer(DynamicLayer):
         self.keys, self.values = (room[:, :, :length] for room in self._room)
 
     def _grow(self, end):
-        for index, states in enumerate((self.keys, self.values)):
-            larger = _empty(states, end + ROOM)
-            larger[:, :, :states.shape[2]] = states
-            self._room[index] = larger
+        # Both or none: a cache whose memory ran out in between is used again.
+        self._room = [_larger(states, end + ROOM) for states in (self.keys, self.values)]
+
+
+def _larger(states, length):
+    larger = _empty(states, length)
+    larger[:, :, :states.shape[2]] = states
+    return larger
 
 
 def _empty(states, length):
@@ -281,9 +285,7 @@ def _after(known, inputs):
     """Return a model's inputs without the first tokens, which are in its cache."""
     if not known:
         return inputs
-    shape = inputs['input_ids'].shape   # what else is of it tells something of every token
-    return {name: value[:, known:] if value.shape == shape and name != 'attention_mask' else value
-            for name, value in inputs.items()}
+    return {**inputs, 'input_ids': inputs['input_ids'][:, known:]}
 
 
 def language_step(model):

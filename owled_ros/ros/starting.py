@@ -83,7 +83,7 @@ def _warn_of_unknown(node):
                and not name.startswith(QOS_OVERRIDES)]
     if unknown:
         known = list(node.get_parameters_by_prefix(''))
-        node.get_logger().warning('parameters that do not exist were set, without effect: '
+        node.get_logger().warning('parameters that this node does not have were set for it: '
                                   + ', '.join(_with_the_nearest(name, known) for name in unknown))
 
 

@@ -3,7 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from owled_ros.driver.beginning import keep_beginning
+from owled_ros.driver import stepping
+from owled_ros.driver.beginning import CAUSAL, keep_beginning
 from owled_ros.driver.stepping import CachePool, language_step, SteppedDecoder
 from owled_ros.sparse.linear import make_sparse
 import pytest
@@ -17,8 +18,6 @@ spec.loader.exec_module(families)
 NOT_STEPPED = {families.fused}
 TOKENS = 12
 BEGINNING = 10      # tokens
-# Their attention is not causal, or positions are counted from the whole prompt.
-COMPUTED_WHOLE = {families.paligemma, families.qwen2_vl, families.qwen2_5_vl, families.qwen3_vl}
 
 
 def build(family, *, sparse):
@@ -95,17 +94,26 @@ def with_beginning(inputs, start=3):
             if value.shape == shape else value for name, value in inputs.items()}
 
 
+def in_type(inputs, dtype):
+    return {name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize('family', families.VISION, ids=lambda family: family.__name__)
-def test_what_prompts_begin_with_is_computed_once_or_not_at_all(family):
+def test_what_prompts_begin_with_is_computed_once_or_not_at_all(family, dtype):
     model, inputs = build(family, sparse=False)
-    prompts = [with_beginning(inputs),
-               with_beginning(family()[1](torch.Generator().manual_seed(6)))]
+    model.to(dtype)
+    prompts = [in_type(with_beginning(sample), dtype) for sample in (
+        inputs, family()[1](torch.Generator().manual_seed(6)))]
     step, _ = language_step(model)
     expected = [stepped_tokens(model, prompt, step, CachePool()) for prompt in prompts]
     caches = CachePool()
     image = getattr(model.config, 'image_token_id', getattr(model.config, 'image_token_index', 0))
     count = keep_beginning(model, prompts, image, caches, step)
-    assert count >= BEGINNING or (count == 0 and family in COMPUTED_WHOLE)
+    assert count >= BEGINNING if model.config.model_type in CAUSAL else count == 0
+    if dtype != torch.float32:
+        return      # tokens are as near to one another as the rounding
     computed = []
     model.register_forward_pre_hook(lambda module, args, given: computed.append(
         given['input_ids'].shape[1]), with_kwargs=True)
@@ -127,3 +135,29 @@ def test_a_model_that_computes_otherwise_is_not_stepped():
     layer.forward = lambda hidden, **more: forward(hidden, **more) * 1.1
     step, why = language_step(model)
     assert step is None and 'logits differ' in why
+
+
+def test_memory_that_runs_out_while_a_cache_grows_leaves_it_whole(monkeypatch):
+    model, inputs = build(families.llama, sparse=False)
+    step, _ = language_step(model)
+    caches = CachePool()
+    decoder = SteppedDecoder(model, inputs, caches, step)
+    expected = stepped_tokens(model, inputs, step, CachePool())
+    real, calls = stepping._larger, []
+
+    def fails_at_the_values(states, length):
+        calls.append(length)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return real(states, length)
+
+    monkeypatch.setattr(stepping, '_larger', fails_at_the_values)
+    decoder.feed([5] * 300)
+    with pytest.raises(torch.OutOfMemoryError):
+        decoder.next_logits()
+    del decoder
+    again = SteppedDecoder(model, inputs, caches, step)
+    again.feed([5] * 300)
+    again.next_logits()
+    del again
+    assert stepped_tokens(model, inputs, step, caches) == expected

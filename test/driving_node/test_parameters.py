@@ -78,7 +78,7 @@ def test_overrides_without_a_parameter_are_named(start):
         'wheelbse': 2.0, 'limits.sped': 3.0, 'strange': 1, 'jerk': 1.0,
         'qos_overrides./odom.publisher.depth': 5})
     rig.wait(lambda: 'parameters that do not exist' in rig.words(), 'a warning')
-    assert ('parameters that do not exist were set, without effect: jerk (do you mean '
+    assert ('parameters that this node does not have were set for it: jerk (do you mean '
             'limits.jerk?), limits.sped (do you mean limits.speed?), strange, '
             'wheelbse (do you mean wheelbase?)\n') in rig.words()
     assert rig.words().count('parameters that do not exist') == 1
