@@ -77,17 +77,17 @@ def test_overrides_without_a_parameter_are_named(start):
     rig = start(autostart=False, use_sim_time=True, start_type_description_service=True, **{
         'wheelbse': 2.0, 'limits.sped': 3.0, 'strange': 1, 'jerk': 1.0,
         'qos_overrides./odom.publisher.depth': 5})
-    rig.wait(lambda: 'parameters that do not exist' in rig.words(), 'a warning')
+    rig.wait(lambda: 'parameters that this node does not have' in rig.words(), 'a warning')
     assert ('parameters that this node does not have were set for it: jerk (do you mean '
             'limits.jerk?), limits.sped (do you mean limits.speed?), strange, '
             'wheelbse (do you mean wheelbase?)\n') in rig.words()
-    assert rig.words().count('parameters that do not exist') == 1
+    assert rig.words().count('parameters that this node does not have') == 1
 
 
 def test_overrides_that_all_have_a_parameter_are_not_spoken_of(start):
     rig = start(use_sim_time=True, **{'limits.speed': 3.0})
     rig.wait_until_heard()
-    assert 'parameters that do not exist' not in rig.words()
+    assert 'parameters that this node does not have' not in rig.words()
 
 
 @pytest.mark.parametrize('autostart', [True, False])
