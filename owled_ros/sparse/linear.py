@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-TILE_WEIGHTS = 2 << 20       # unpacked at a time: more leaves the caches
+TILE_WEIGHTS = 2 << 20       # unpacked at a time: as fast as any tried, docs/sparse-runtime.md
 TILE_ROWS = 128              # at least, or the dense product has too little to do at a time
 ROW_BLOCK = 64               # rows that dense products take at once; an odd rest is slow
 WORTH_PACKING = 0.2          # share of zeros from which packed weights are smaller and as fast

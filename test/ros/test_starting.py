@@ -20,9 +20,9 @@ def ended(node, *arguments):
 
 @pytest.mark.parametrize('node', ['driving_node', 'calibration_node'])
 def test_a_file_of_parameters_that_is_missing(ros_domain, node):
-    assert ended(node, '--params-file', '/no/where.yaml') == (
-        2, f"{node}: Failed to parse ROS arguments: Couldn't parse params file: '--params-file "
-        "/no/where.yaml'. Error: Error opening YAML file\n")
+    status, said = ended(node, '--params-file', '/no/where.yaml')
+    assert status == 2 and said.startswith(f'{node}: ') and said.count('\n') == 1
+    assert '/no/where.yaml' in said and ', at ' not in said     # a line of rcl's source
 
 
 @pytest.mark.parametrize('name, words', [
@@ -49,5 +49,6 @@ def test_arguments_that_make_no_sense(ros_domain, arguments, words):
 
 def test_what_may_be_otherwise_the_next_time(ros_domain, monkeypatch):
     monkeypatch.setenv('ROS_DOMAIN_ID', 'mine')  # rcl tells it as it does a failed middleware
-    assert ended('driving_node') == (
-        1, 'driving_node: failed to initialize rcl: ROS_DOMAIN_ID is not an integral number\n')
+    status, said = ended('driving_node')
+    assert status == 1 and said.startswith('driving_node: ') and said.count('\n') == 1
+    assert 'ROS_DOMAIN_ID' in said

@@ -145,7 +145,7 @@ def test_language_models_are_measured(small):
         assert row['sparsity'] == pytest.approx(sparsity, abs=0.02)
         assert row['limit'] == pytest.approx(dense['token_bytes'] / row['token_bytes'])
         assert row['of_limit'] == pytest.approx(row['times_dense_token'] / row['limit'])
-        assert 0 < row['explained'] < 1.5 and row['of_copy'] > 0
+        assert row['explained'] > 0 and row['of_copy'] > 0
         for key in ('seconds_first', 'seconds_token', 'times_dense_first', 'times_dense_token'):
             assert 0 < row[f'{key}_low'] <= row[key] <= row[f'{key}_high']
     assert [row['weight_bytes'] for row in rows] == sorted(

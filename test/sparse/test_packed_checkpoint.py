@@ -545,6 +545,7 @@ def test_memory_and_disk(share, most, embedded_pair, tmp_path):
     assert done.returncode == 0, done.stderr
     resident, peak = map(int, done.stdout.split())
     assert resident <= most * dense
-    # The file's pages and the copy in huge pages: never the dense weights, of 4 bytes here.
-    assert peak <= (2 * most + 0.3) * dense < 2 * dense, peak / dense
+    # The file's pages and the copy in huge pages, and what libraries take: never the dense
+    # weights, which of 4 bytes here would add twice `dense`.
+    assert peak <= (2 * most + 0.8) * dense < 2 * dense, peak / dense
     assert packed_bytes(load_model(tmp_path / 'packed', 'cpu', packed=True)) == resident
