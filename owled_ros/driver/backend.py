@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from owled_ros.driver.graphed import graphed_step, GraphedStep
 from owled_ros.driver.stepping import language_step, LanguageStep
 from owled_ros.errors import UserError
 from owled_ros.sparse.linear import kernels_for, make_dense, make_sparse, packed_layers
@@ -17,7 +18,7 @@ class Backend:
 
     name: str
     reason: str
-    step: LanguageStep | None = None
+    step: LanguageStep | GraphedStep | None = None
 
     @property
     def keeps_caches(self):
@@ -40,6 +41,9 @@ def choose_backend(model, wanted='auto'):
     step, unfit = language_step(model)
     if step is None:
         why += f"; tokens go through the model's own forward ({unfit})"
+    elif model.device.type == 'cuda':
+        step, failed = graphed_step(model, step)
+        why += f'; no CUDA graphs ({failed})' if failed else '; single tokens as CUDA graphs'
     return Backend(chosen, f'{where}, {torch.get_num_threads()} threads; {why}', step)
 
 

@@ -172,8 +172,11 @@ class Driver:
 
     def warm_up(self, frames=3):
         """Drive on noise until kernels, caches and allocators are settled."""
+        explained = None    # held while the next is decided, as on the road: each has its cache
         for _ in range(frames):
-            self.explain(self.decide(_noise(WARM_UP_SIZE), EgoState(5.0), Command())).advance(4)
+            decision = self.decide(_noise(WARM_UP_SIZE), EgoState(5.0), Command())
+            explained = self.explain(decision)
+            explained.advance(4)
 
     def _on_device(self, inputs):
         dtype = self.model.dtype

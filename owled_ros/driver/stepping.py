@@ -20,9 +20,10 @@ class KeptLayer(DynamicLayer):
     """Keys and values of a layer in memory that is kept: (1, heads, length, head size)."""
 
     def lazy_initialization(self, key_states, value_states):
-        """Take the types and sizes of the first keys and values."""
+        """Take the types and sizes of the first keys and values, and room for what follows."""
         super().lazy_initialization(key_states, value_states)
-        self._room = [_empty(key_states, ROOM), _empty(value_states, ROOM)]
+        length = key_states.shape[2] + ROOM
+        self._room = [_zeros(key_states, length), _zeros(value_states, length)]
         self._shorten(0)
 
     def update(self, key_states, value_states, *args, **kwargs):
@@ -31,34 +32,46 @@ class KeptLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         begin = self.keys.shape[2]
         end = begin + key_states.shape[2]
-        if end > self._room[0].shape[2]:
-            self._grow(end)
+        self.reserve(end)
         for room, states in zip(self._room, (key_states, value_states)):
             room[:, :, begin:end] = states
         self._shorten(end)
         return self.keys, self.values
 
-    def keep_first(self, length):
-        """Forget all tokens but the first ones, keep the memory."""
+    @property
+    def room(self):
+        """The memory of keys and of values, (1, heads, room, head size) each."""
+        return self._room
+
+    def reserve(self, length):
+        """Have room for so many tokens; what is there may move."""
+        if length > self._room[0].shape[2]:
+            # Both or none: a cache whose memory ran out in between is used again.
+            self._room = [_larger(states, length + ROOM) for states in (self.keys, self.values)]
+            self._shorten(self.keys.shape[2])
+
+    def set_length(self, length):
+        """Hold the first so many tokens of what was written into `room`; keep the memory."""
         if self.is_initialized:
             self._shorten(length)
+
+    def clear_rest(self):
+        """Write zeros over what is no longer held."""
+        for room in self._room if self.is_initialized else ():
+            room[:, :, self.keys.shape[2]:] = 0
 
     def _shorten(self, length):
         self.keys, self.values = (room[:, :, :length] for room in self._room)
 
-    def _grow(self, end):
-        # Both or none: a cache whose memory ran out in between is used again.
-        self._room = [_larger(states, end + ROOM) for states in (self.keys, self.values)]
-
 
 def _larger(states, length):
-    larger = _empty(states, length)
+    larger = _zeros(states, length)
     larger[:, :, :states.shape[2]] = states
     return larger
 
 
-def _empty(states, length):
-    return states.new_empty(*states.shape[:2], length, states.shape[3])
+def _zeros(states, length):
+    return states.new_zeros(*states.shape[:2], length, states.shape[3])
 
 
 class KeptCache(Cache):
@@ -67,16 +80,22 @@ class KeptCache(Cache):
     def __init__(self):
         super().__init__(layer_class_to_replicate=KeptLayer)
         self._beginning = None
+        self.token = None       # the graph of a token on this memory (graphed.py)
 
     def restart(self, beginning):
         """Forget all tokens but those of a Beginning; None: all."""
         known = beginning is self._beginning and beginning is not None
         for layer in self.layers:
-            layer.keep_first(len(beginning.tokens) if known else 0)
+            layer.set_length(len(beginning.tokens) if known else 0)
         if not known and beginning is not None:
             for index, states in enumerate(beginning.states):
                 self.update(*states, index)
         self._beginning = beginning
+        if self.token is not None:
+            # A graph reads all of the room and weighs what is not held with 0: times NaN, which
+            # a broken frame may have left, that would be NaN for ever.
+            for layer in self.layers:
+                layer.clear_rest()
 
 
 class CachePool:
@@ -141,14 +160,26 @@ class LanguageStep:
         begin = cache.layers[0].keys.shape[2]
         count = ids.shape[1]
         place = torch.arange(begin, begin + count, device=ids.device)
-        hidden = self._embed(ids)                                   # (1, tokens, hidden)
-        cos, sin = self._rotary(hidden, (place + offset)[None])     # (1, tokens, head size)
-        cos, sin = (turn.reshape(-1, count, turn.shape[-1])[:1, None] for turn in (cos, sin))
         mask = None
         if count > 1:
             mask = torch.arange(begin + count, device=ids.device) <= place[:, None]
-        for layer, kept in zip(self._layers, cache.layers, strict=True):
-            hidden = layer(hidden, kept, cos, sin, mask)
+        return self.through(ids, cache.layers, (place + offset)[None], mask)
+
+    def through(self, ids, kept, positions, mask):
+        """
+        Pass tokens through all layers; return the logits (1, vocabulary) after the last.
+
+        :param ids: (1, tokens)
+        :param kept: of each layer, what takes keys and values (`update`) and returns all
+        :param positions: (1, tokens)
+        :param mask: (tokens, keys), true where a token sees a key; None: all
+        """
+        count = ids.shape[1]
+        hidden = self._embed(ids)                           # (1, tokens, hidden)
+        cos, sin = self._rotary(hidden, positions)          # (1, tokens, head size)
+        cos, sin = (turn.reshape(-1, count, turn.shape[-1])[:1, None] for turn in (cos, sin))
+        for layer, mine in zip(self._layers, kept, strict=True):
+            hidden = layer(hidden, mine, cos, sin, mask)
         return self._head(self._norm(hidden[:, -1]))
 
     @torch.inference_mode()

@@ -112,3 +112,14 @@ def test_wishes_that_cannot_be_met():
 
 def test_the_parameter_has_these_choices():
     assert set(parameters.BY_NAME['backend'].choices) == set(BACKENDS)
+
+
+def test_warming_up_makes_the_caches_of_an_action_and_of_an_explanation():
+    driver = driver_of('dense')
+    driver.warm_up()
+    made = len(driver._caches._free)
+    assert made == 2
+    explained = driver.explain(driver.decide(render(random_scene(3)), EgoState(8.0)))
+    driver.decide(render(random_scene(4)), EgoState(8.0))
+    del explained
+    assert len(driver._caches._free) == made
