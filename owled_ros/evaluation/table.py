@@ -1,15 +1,19 @@
 """The table: methods x sparsities x components x calibration data, measured cell by cell.
 
-Every cell is a file, written when it is done, so that a run that was stopped goes on. What the
-numbers say is worked out from the files alone (see findings.py and table_report.py).
+Every cell is a file, written when it is done, so that a run that was stopped goes on, and several
+runs share the work. What the numbers say is worked out from the files alone (see findings.py and
+table_report.py).
 """
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+import fcntl
 import json
 import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import time
+import zlib
 
 import numpy as np
 from owled_ros.bags.samples import Sample
@@ -43,6 +47,7 @@ BITS = {'int8': 8, 'int4': 4}
 OWLS = ('OWL+Wanda', 'OWL+SparseGPT')
 WITHOUT_DATA = ('magnitude', 'random')
 WORLDS = 8      # drives that calibration frames come from
+CLOSED = '.closed'  # how the names of closed-loop records end
 FORMAT = 1      # of the cells' files
 
 
@@ -122,20 +127,27 @@ class Table:
         self.hash = weights_hash(self.model)
         self.folder = Path(folder) / 'cells' / self.hash
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder.with_suffix('.lock'), 'a')
         self._cases, self._exchanges = [], {}
 
     def run(self):
         """Compute what is missing; return (open loop, closed loop): name of a cell -> record."""
-        cells, opened = self.plan.cells() + [Cell(name) for name in self.beside], {}
-        for number, cell in enumerate(cells, 1):
-            self.progress(f'{number} of {len(cells)}: {cell.name}')
-            opened[cell.name] = self.cached(cell.name, self.open_key(cell), self.open_loop, cell)
-        closed = {}
-        for cell in self.closed_cells(opened):
-            self.progress(f'closed loop: {cell.name}')
-            closed[cell.name] = self.cached(f'{cell.name}.closed', self.closed_key(cell),
-                                            self.closed_loop, cell)
+        cells = self.plan.cells() + [Cell(name) for name in self.beside]
+        opened = self.records(cells, '', self.open_key, self.open_loop)
+        closed = self.records(self.closed_cells(opened), CLOSED, self.closed_key,
+                              self.closed_loop)
         return opened, closed
+
+    def records(self, cells, suffix, key_of, compute):
+        """Return name of a cell -> its record, from its file or computed."""
+        found, total = {}, len(cells)
+        for wait in False, True:    # last those that another run was at; it may have ended early
+            for number, cell in enumerate(cells, 1):
+                if cell.name not in found:
+                    self.progress(f'{number} of {total}: {cell.name}{suffix}')
+                    record = self.cached(cell.name + suffix, key_of(cell), compute, cell, wait)
+                    found |= {} if record is None else {cell.name: record}
+        return {cell.name: found[cell.name] for cell in cells}
 
     def closed_cells(self, opened):
         """Return the dense model, ours, and the best OWL by E_lon, at the plan's sparsities."""
@@ -149,25 +161,41 @@ class Table:
 
     # -- files -----------------------------------------------------------------------------
 
-    def cached(self, name, key, compute, cell):
-        """Read a cell's record, or compute and write it; one of another key is made again."""
+    def cached(self, name, key, compute, cell, wait):
+        """
+        Read a cell's record, or compute and write it; one of another key is made again.
+
+        None if another run is computing it, and not to `wait` for that.
+        """
         path = self.folder / f'{name}.json'
-        try:
-            found = json.loads(path.read_text())
-            if found['key'] == key:
-                return found
-        except (OSError, ValueError, KeyError):
-            pass
-        started = time.monotonic()
-        found = {'key': key, 'cell': asdict(cell), **compute(cell),
-                 'seconds': round(time.monotonic() - started, 1)}
-        partial = path.with_suffix('.partial')
-        with open(partial, 'w') as file:
-            json.dump(found, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        found = _read(path, key)
+        if found is not None:
+            return found
+        with self.held(name, wait) as mine:
+            if not mine:
+                return None
+            found = _read(path, key)    # of the run that was waited for
+            if found is None:
+                started = time.monotonic()
+                found = {'key': key, 'cell': asdict(cell), **compute(cell),
+                         'seconds': round(time.monotonic() - started, 1)}
+                _write(path, found)
         return found
+
+    @contextmanager
+    def held(self, name, wait):
+        """Hold the right to compute a cell, and yield True; False: another process holds it."""
+        # A byte of one file stands for each cell; what a process locked is free when it ends.
+        place = zlib.crc32(name.encode())
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, place)
 
     def open_key(self, cell):
         return {'format': FORMAT, 'model': self.hash, 'scenes': self.plan.scenes_of(cell),
@@ -238,6 +266,24 @@ class Table:
             self._exchanges[data, seed] = [
                 teacher.exchange(sample) for sample in make(self.plan.samples, seed)]
         return self._exchanges[data, seed]
+
+
+def _read(path, key):
+    """Return a record, or None if it is not there, not whole, or of another key."""
+    try:
+        found = json.loads(path.read_text())
+        return found if found['key'] == key else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write(path, record):
+    partial = path.with_suffix('.partial')
+    with open(partial, 'w') as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
 
 
 # -- what is calibrated on ----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 from owled_ros.driver.checkpoint import locate
 from owled_ros.evaluation.quantising import quantise, round_rows
@@ -75,6 +77,45 @@ def test_it_goes_on_where_it_was_stopped(tried):
     assert computed == [Cell(OURS, 0.5)]
     assert opened_again[Cell(OURS, 0.5).name]['scores'] == opened[Cell(OURS, 0.5).name]['scores']
     assert json.loads(ours.read_text())['scores']
+
+
+ANOTHER_RUN = """
+import json, sys
+from owled_ros.evaluation.table import Cell, Plan, Table
+table = Table('embedded', sys.argv[1], Plan(), progress=print)
+def compute(cell):
+    print('computing', cell.name, flush=True)
+    input()
+    return {'scores': {}, 'by': 'another run'}
+try:
+    table.records([Cell(name) for name in sys.argv[2:]], '', table.open_key, compute)
+except EOFError:
+    pass
+"""
+
+
+@pytest.mark.parametrize('ends', ['with its cell', 'without'])
+def test_two_runs_share_the_cells(tmp_path, ends):
+    another = subprocess.Popen(
+        [sys.executable, '-c', ANOTHER_RUN, tmp_path, 'int8'], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with another:
+        while 'computing' not in another.stdout.readline():
+            pass
+        table, computed = Table('embedded', tmp_path, Plan(), progress=lambda text: None), []
+
+        def compute(cell):
+            computed.append(cell.name)
+            if cell.name == 'int4':     # the last that nobody is at
+                another.communicate('\n' if ends == 'with its cell' else None)
+            return {'scores': {}, 'by': 'this run'}
+
+        cells = [Cell(name) for name in ('int8', DENSE, 'int4')]
+        records = table.records(cells, '', table.open_key, compute)
+    assert list(records) == ['int8', DENSE, 'int4']
+    by = {'with its cell': 'another run', 'without': 'this run'}[ends]
+    assert [record['by'] for record in records.values()] == [by, 'this run', 'this run']
+    assert computed == [DENSE, 'int4'] + ['int8'] * (ends == 'without')
 
 
 def test_the_full_plan_has_what_was_asked_for():
