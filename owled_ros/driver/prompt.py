@@ -17,6 +17,7 @@ from owled_ros.errors import UserError
 import torch
 
 PROMPT_FIELDS = {'speed', 'yaw_rate', 'acceleration', 'speed_limit', 'route'}
+STANDING = 0.05             # m/s, at most; odometry of a vehicle at rest is not quite 0
 LARGEST_NUMBER = 1e6        # in a number format; nothing on a road is larger
 SMALLEST_STEP = 1e-6
 MOST_DECIMALS = 6
@@ -200,10 +201,22 @@ class DrivingFormat:
         limit = command.speed_limit
         return self.prompt.format(
             image='{image}',
-            speed=self.speed.write(ego.speed), yaw_rate=self.yaw_rate.write(ego.yaw_rate),
+            speed=self._speed_text(ego.speed), yaw_rate=self.yaw_rate.write(ego.yaw_rate),
             acceleration=self.acceleration.write(ego.acceleration),
             speed_limit=self.unknown if math.isnan(limit) else self.speed_limit.write(limit),
             route=self.routes[command.route.name.lower()])
+
+    def _speed_text(self, speed):
+        """
+        Write a speed; one that is rounded to 0 only where the vehicle stands.
+
+        Told that it stands while it rolls at 0.2 m/s, a model has no reason to brake, and lets it
+        roll on, over the stop line of a red light.
+        """
+        text = self.speed.write(speed)
+        if speed > STANDING and text == self.speed.write(0.0):
+            return self.speed.write(self.speed.step / self.speed.scale)
+        return text
 
     def answer_parts(self):
         """Return the answer as (literal, field) pairs; blanks before a field belong to the field.

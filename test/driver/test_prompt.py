@@ -62,6 +62,20 @@ def test_the_prompt_says_speed_limit_and_route(embedded_format):
     assert 'limit unknown' in embedded_format.prompt_text(EgoState(8.3), Command())
 
 
+@pytest.mark.parametrize('speed, told', [
+    (0.0, '0.0'), (0.05, '0.0'), (0.06, '0.5'), (0.2, '0.5'), (0.6, '0.5'), (0.8, '1.0'),
+    (-0.3, '0.0')])
+def test_a_vehicle_that_rolls_is_not_told_to_stand(embedded_format, speed, told):
+    # A step of 0.5 m/s: rounded to 0, 0.2 m/s would go on for ever.
+    assert f'speed {told} limit' in embedded_format.prompt_text(EgoState(speed), Command())
+
+
+def test_a_vehicle_that_rolls_is_told_in_the_formats_own_unit():
+    kmh = DrivingFormat(prompt='{speed} km/h', speed=NumberFormat(0, 200, 1, scale=3.6))
+    assert kmh.prompt_text(EgoState(0.1), Command()) == '1 km/h'
+    assert kmh.prompt_text(EgoState(0.0), Command()) == '0 km/h'
+
+
 def test_a_teacher_forced_exchange_is_prompt_and_answer(processor, embedded_format):
     action = Action(-2.4, 0.0123, Maneuver.STOP)
     sentence = ('Red light 23 m ahead, no vehicle, no pedestrian: I stop because of the light.')
@@ -93,7 +107,8 @@ def test_a_chat_template_is_used_where_the_processor_has_one(processor):
     finally:
         processor.chat_template = None
     ids = inputs['input_ids'][0]
-    assert int((ids == processor.image_token_id).sum()) == 144
+    side = processor.image_processor.crop_size['height'] // processor.patch_size
+    assert int((ids == processor.image_token_id).sum()) == side * side
     assert ids[0] != processor.image_token_id  # the template's words come first
 
 
