@@ -2,15 +2,23 @@
 
 from importlib import resources
 import json
+import math
 from pathlib import Path
 
 from owled_ros.driver.format_file import FORMAT_FILE
 from owled_ros.driver.packed_checkpoint import load_packed_model
+from owled_ros.driver.weight_count import refuse_larger
 from owled_ros.errors import UserError
 from owled_ros.pruning.shards import check_weights, hash_weights, is_packed, mentions
+from safetensors import safe_open
 import torch
 import transformers
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 EMBEDDED = 'embedded'
 AUDIO_TOKENIZER = 'audio_tokenizer'
@@ -112,6 +120,9 @@ def load_model(directory, device='auto', dtype='auto', *, packed=False):
         if is_packed(Path(directory)):
             model = load_packed_model(Path(directory), device, dtype, keep=packed)
         else:
+            refuse_larger(AutoConfig.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False),
+                _held(directory), directory)
             model, told = AutoModelForImageTextToText.from_pretrained(
                 directory, dtype=dtype, local_files_only=True, use_safetensors=True,
                 trust_remote_code=False, output_loading_info=True)
@@ -126,6 +137,15 @@ def load_model(directory, device='auto', dtype='auto', *, packed=False):
             raise UserError(f'the weight {name} of the model in {directory} is not finite; the '
                             f'checkpoint is damaged, take another one')
     return model.to(device).eval()
+
+
+def _held(directory):
+    """Return how many numbers a directory's weight files hold."""
+    held = 0
+    for path in weight_files(directory):
+        with safe_open(path, framework='pt') as file:
+            held += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
+    return held
 
 
 def _check_whole(directory, told):
