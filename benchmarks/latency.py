@@ -42,8 +42,10 @@ from transformers import (
     PreTrainedTokenizerFast,
     SiglipVisionConfig,
 )
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 EGO = EgoState(8.0)
+PIXELS, PATCH = 192, 16     # of the 0.25B model's picture, which is square
 STOPPED_AFTER_ACTION, WHOLE_ANSWER = 1.5, 4.0      # bars: times earlier
 NODE_SHARE, NODE_SECONDS, DROPPED_SECONDS = 0.05, 0.003, 0.001
 PATIENCE = 120.0    # s, for the node to come up
@@ -67,25 +69,26 @@ def word_processor(driving_format):
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces.pattern), 'isolated')
     tokenizer.decoder = decoders.Fuse()
     return LlavaProcessor(
-        load_processor(locate('embedded')).image_processor, PreTrainedTokenizerFast(
+        SiglipImageProcessorPil(size={'height': PIXELS, 'width': PIXELS}), PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, pad_token='<pad>', eos_token='</s>', unk_token='<unk>',
             extra_special_tokens={'image_token': '<image>'}),
-        patch_size=16, vision_feature_select_strategy='full')
+        patch_size=PATCH, vision_feature_select_strategy='full')
 
 
 def quarter_billion():
-    """Make a Llava of 0.25 billion random weights, which takes pictures as the embedded model."""
+    """Make a Llava of 0.25 billion random weights, which reads 144 tokens of an image."""
     vision = SiglipVisionConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-        image_size=192, patch_size=16, vision_use_head=False)
+        image_size=PIXELS, patch_size=PATCH, vision_use_head=False)
     text = LlamaConfig(
         vocab_size=1022, hidden_size=768, intermediate_size=2048, num_hidden_layers=24,
         num_attention_heads=12, num_key_value_heads=12, max_position_embeddings=1024,
         pad_token_id=0, bos_token_id=None, eos_token_id=1)
     torch.manual_seed(0)
     return LlavaForConditionalGeneration(LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=3, image_seq_length=144,
-        vision_feature_layer=-1, vision_feature_select_strategy='full')).eval()
+        vision_config=vision, text_config=text, image_token_index=3,
+        image_seq_length=(PIXELS // PATCH) ** 2, vision_feature_layer=-1,
+        vision_feature_select_strategy='full')).eval()
 
 
 def driver_of(model, processor, driving_format, backend):
@@ -214,7 +217,7 @@ class Node:
         while not until():
             if time.monotonic() > end or self.process.poll() is not None:
                 raise SystemExit('latency.py: the node did not answer; see its messages above')
-            self._rclpy.spin_once(self._node, timeout_sec=0.001)
+            self._rclpy.spin_once(self._node, timeout_sec=0.1)
 
 
 def bench_node(rounds) -> dict:

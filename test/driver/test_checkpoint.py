@@ -16,6 +16,7 @@ from owled_ros.pruning.shards import hash_file, hash_weights, Shards
 import pytest
 from safetensors.torch import load_file, save_file
 import torch
+from transformers import AutoModelForImageTextToText
 
 INDEX = 'model.safetensors.index.json'
 
@@ -226,7 +227,7 @@ def test_a_processor_configuration_that_cannot_be_read(copy):
 
 def test_pictures_are_resized_alike_wherever_it_runs():
     images = load_processor(locate('embedded')).image_processor
-    assert type(images).__name__ == 'SiglipImageProcessorPil'   # with torchvision here or not
+    assert type(images).__name__ == 'CLIPImageProcessorPil'   # with torchvision here or not
 
 
 def test_a_driver_says_what_it_is():
@@ -235,3 +236,16 @@ def test_a_driver_says_what_it_is():
     assert len(driver.hash) == 12
     assert driver.requested_sparsity == driver.measured_sparsity == 0.0
     assert 'cpu' in driver.backend_reason or 'cuda' in driver.backend_reason
+
+
+def test_a_configuration_that_asks_for_far_more_weights_is_refused_before_they_are_made(
+        tmp_path, monkeypatch):
+    directory = tmp_path / 'model'
+    shutil.copytree(locate('embedded'), directory)
+    config = json.loads((directory / 'config.json').read_text())
+    config['text_config']['num_hidden_layers'] = 100
+    (directory / 'config.json').write_text(json.dumps(config))
+    monkeypatch.setattr(AutoModelForImageTextToText, 'from_pretrained',
+                        lambda *args, **more: pytest.fail('made'))
+    with pytest.raises(UserError, match=r'asks for \d+ million weights, but .* holds 5 million'):
+        load_model(directory, 'cpu')

@@ -37,7 +37,7 @@ def test_what_the_embedded_model_s_answer_takes(processor, embedded_format):
     found = check_format(processor, embedded_format, 160, 120)
     assert found.prompt == '<image> speed 8.5 limit 50 route follow action'
     assert found.answer == ' -2.5 +0.010 slow down.'
-    assert found.image_tokens == 144 and found.prompt_tokens == 151
+    assert found.image_tokens == 64 and found.prompt_tokens == 71
     assert found.fields == (FieldCost('acceleration', 111, 1, 1), FieldCost('curvature', 161, 1, 1),
                             FieldCost('maneuver', 9, 2, 1))
     assert (found.action_tokens, found.decisions, found.remarks) == (5, 3, ())

@@ -156,4 +156,4 @@ def test_fewer_bits_are_few_levels_around_nothing(tmp_path):
     before, after = (load_file(folder / 'model.safetensors') for folder in (
         model, tmp_path / 'int4'))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all('layers' in name and before[name].dim() == 2 for name in changed)
+    assert changed and all('layer' in name and before[name].dim() == 2 for name in changed)

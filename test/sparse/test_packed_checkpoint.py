@@ -291,7 +291,7 @@ def test_values_too_large_for_the_type_are_refused(copy):
 
 def test_what_transformers_keeps_in_float32_stays_dense_until_it_is_packed_there(
         embedded_pair, monkeypatch):
-    monkeypatch.setattr(transformers.LlavaForConditionalGeneration, '_keep_in_fp32_modules',
+    monkeypatch.setattr(transformers.InternVLForConditionalGeneration, '_keep_in_fp32_modules',
                         {'up_proj'}, raising=False)
     pruned, packed = (load_model(directory, 'cpu', 'float16', packed=True)
                       for directory in embedded_pair)

@@ -127,6 +127,6 @@ def test_the_card_says_what_was_measured(scripts, tmp_path, monkeypatch):
                                       '--drives', '1'])
     scripts.write_card.main()
     card = (model / 'README.md').read_text()
-    assert 'A tiny Llava: ' in card and 'On 2 held-out scenes' in card
+    assert 'A tiny InternVL: ' in card and 'On 2 held-out scenes' in card
     assert all(row in card for row in ('| E_lon: ', '| success | ', '| red lights run | '))
     assert '{' not in card
