@@ -38,8 +38,9 @@ download.
 
 ## How good it is
 
-On {scenes} held-out scenes (seeds that training never uses), computed in {dtype}, from
-`owled evaluate embedded --scenes {scenes}`, and `--blind` for the same model given a grey image:
+On {scenes} held-out scenes (seeds that training never uses), from
+`owled evaluate embedded --scenes {scenes} --dtype {dtype}`, and `--blind` for the same model given a
+grey image:
 
 | | seeing | grey image |
 |---|---|---|
@@ -48,8 +49,8 @@ On {scenes} held-out scenes (seeds that training never uses), computed in {dtype
 Shares are between 0 and 1; definitions: `docs/evaluation.md`. The steering is that of a vehicle
 with a wheelbase of {wheelbase} m.
 
-In closed loop, from `owled evaluate embedded --closed-loop --drives {drives}` (60 s each; faults
-are counts a drive):
+In closed loop, from `owled evaluate embedded --closed-loop --drives {drives} --dtype {dtype}`
+(60 s each; faults are counts a drive):
 
 | | the model | the expert |
 |---|---|---|

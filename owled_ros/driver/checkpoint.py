@@ -2,7 +2,6 @@
 
 from importlib import resources
 import json
-import math
 from pathlib import Path
 
 from owled_ros.driver.format_file import FORMAT_FILE
@@ -122,7 +121,7 @@ def load_model(directory, device='auto', dtype='auto', *, packed=False):
         else:
             refuse_larger(AutoConfig.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False),
-                _held(directory), directory)
+                _shapes(directory), directory)
             model, told = AutoModelForImageTextToText.from_pretrained(
                 directory, dtype=dtype, local_files_only=True, use_safetensors=True,
                 trust_remote_code=False, output_loading_info=True)
@@ -139,13 +138,13 @@ def load_model(directory, device='auto', dtype='auto', *, packed=False):
     return model.to(device).eval()
 
 
-def _held(directory):
-    """Return how many numbers a directory's weight files hold."""
-    held = 0
+def _shapes(directory):
+    """Return the shapes of all tensors in a directory's weight files."""
+    shapes = []
     for path in weight_files(directory):
         with safe_open(path, framework='pt') as file:
-            held += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
-    return held
+            shapes += [file.get_slice(name).get_shape() for name in file.keys()]
+    return shapes
 
 
 def _check_whole(directory, told):

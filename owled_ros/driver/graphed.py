@@ -8,11 +8,12 @@ drives; where it does not, or where something in the model cannot be recorded, t
 kernel by kernel.
 """
 
-from owled_ros.driver.stepping import check_same, KeptCache
+from owled_ros.driver.stepping import check_same, KeptCache, NotStepped
 import torch
 
 SETTLING = 3        # passes before recording: kernels are compiled, libraries take their memory
-PROMPT, TRIED_TOKENS = 12, 4    # of the trial
+PROMPT, TRIED_TOKENS, OFFSET = 12, 4, 3     # of the trial
+ROUNDING = 4        # steps of the type by which a replay may differ: the same kernels, same shapes
 
 
 class CudaGraph:
@@ -25,6 +26,7 @@ class CudaGraph:
         with torch.cuda.stream(stream):
             for _ in range(SETTLING):
                 function()
+            _refuse_waiting(function)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Another thread of the program may use the GPU meanwhile.
@@ -37,6 +39,24 @@ class CudaGraph:
         return self._returned
 
 
+def _refuse_waiting(function):
+    """Call a function; raise RuntimeError where it waits for the GPU, which no graph can."""
+    # A recording that fails leaves torch's allocator as if it went on: better not to begin.
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        function()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+class Direct:
+    """A function called again and again: what a replay is compared with."""
+
+    def __init__(self, function):
+        self.replay = function
+
+
 class GraphedStep:
     """
     A LanguageStep whose single tokens are replayed, one graph for each cache.
@@ -47,17 +67,27 @@ class GraphedStep:
 
     def __init__(self, step, record=CudaGraph):
         self._step, self._record = step, record
+        self.failed = None      # the error of a recording
 
     def __call__(self, ids, cache, offset=0):
-        """Append tokens to a cache; return the logits (1, vocabulary) after the last."""
-        if ids.shape[1] > 1:
+        """
+        Append tokens to a cache; return the logits (1, vocabulary) after the last.
+
+        Once a recording has failed, which may be while driving when a cache has grown, without
+        graphs.
+        """
+        if ids.shape[1] > 1 or self.failed is not None:
             return self._step(ids, cache, offset)
         end = cache.layers[0].keys.shape[2] + 1
         for layer in cache.layers:
             layer.reserve(end)
         if cache.token is None or not cache.token.is_of(cache):
-            cache.token = _Token(self._step, cache)
-        logits = cache.token.logits(ids, end - 1, offset, self._record)
+            try:
+                cache.token = _Token(self._step, cache, ids, offset, self._record)
+            except Exception as error:  # of a driver, a GPU, or its memory
+                self.failed = error
+                return self._step(ids, cache, offset)
+        logits = cache.token.logits(ids, end - 1, offset)
         for layer in cache.layers:
             layer.set_length(end)
         return logits
@@ -66,26 +96,33 @@ class GraphedStep:
 class _Token:
     """One token through a step, on one cache's memory."""
 
-    def __init__(self, step, cache):
+    def __init__(self, step, cache, ids, offset, record):
+        """Record it with a token that is to come next anyway."""
         self._step = step
-        device = cache.layers[0].keys.device
+        keys = cache.layers[0].keys
         self._ids, self._place, self._position = (
-            torch.zeros(shape, dtype=torch.long, device=device) for shape in ((1, 1), 1, (1, 1)))
+            torch.zeros(shape, dtype=torch.long, device=keys.device)
+            for shape in ((1, 1), 1, (1, 1)))
         self._layers = [_Room(layer, self._place) for layer in cache.layers]
-        self._graph = None
+        for layer in cache.layers:
+            layer.clear_rest()      # see KeptCache.restart
+        self._write(ids, keys.shape[2], offset)
+        with torch.cuda.device_of(keys):
+            self._graph = record(self._pass)
 
     def is_of(self, cache):
         # Where a cache had to grow, its memory lies elsewhere now.
         return all(mine.is_of(layer) for mine, layer in zip(self._layers, cache.layers))
 
-    def logits(self, ids, place, offset, record):
+    def logits(self, ids, place, offset):
+        self._write(ids, place, offset)
+        # The next token's come into the same memory.
+        return self._graph.replay().clone()
+
+    def _write(self, ids, place, offset):
         self._ids.copy_(ids)
         self._place.fill_(place)
         self._position.fill_(place + offset)
-        if self._graph is None:
-            self._graph = record(self._pass)
-        # The next token's come into the same memory.
-        return self._graph.replay().clone()
 
     def _pass(self):
         places = torch.arange(self._layers[0].length, device=self._place.device)
@@ -121,14 +158,32 @@ def graphed_step(model, step, record=CudaGraph):
 
 
 def _check(model, step, graphed):
-    """Raise unless both ways come to the same logits for several tokens, one by one."""
+    """
+    Raise unless several tokens, one by one, come to the same with a graph and without.
+
+    To nearly the same bits as the recorded passes called directly: in 16 bits a difference to the
+    step's own order of sums would hide any fault. To about the same as the step.
+    """
     text, draw = model.get_decoder(), torch.Generator().manual_seed(1)
     prompt, tokens = torch.randint(0, text.config.vocab_size, (1, PROMPT + TRIED_TOKENS),
                                    generator=draw).to(model.device).split(
                                        [PROMPT, TRIED_TOKENS], 1)
-    caches = KeptCache(), KeptCache()
+    ways, caches = (graphed, GraphedStep(step, Direct), step), [KeptCache() for _ in range(3)]
     for cache in caches:
         text(input_ids=prompt, past_key_values=cache, use_cache=True)
     for token in tokens.split(1, 1):
-        found, expected = (way(token, cache) for way, cache in zip((graphed, step), caches))
+        found, direct, expected = (way(token, cache, OFFSET) for way, cache in zip(ways, caches))
+        if graphed.failed is not None:
+            raise graphed.failed
+        _check_equal(found, direct)
         check_same(found, expected)
+    for mine, own in zip(caches[0].layers, caches[1].layers, strict=True):
+        _check_equal(mine.keys, own.keys)
+        _check_equal(mine.values, own.values)
+
+
+def _check_equal(found, direct):
+    tolerance = ROUNDING * torch.finfo(direct.dtype).eps * float(direct.abs().max())
+    if not torch.allclose(found, direct, rtol=0, atol=tolerance):
+        raise NotStepped('a replay differs from what was recorded by '
+                         f'{float((found - direct).abs().max()):.2g}')

@@ -6,7 +6,6 @@ In the place of a packed weight it is given a stand-in: one NaN, seen as often a
 elements, so that it takes no memory, and none can be left in the model unseen.
 """
 
-import math
 from pathlib import Path
 
 from owled_ros.driver.weight_count import refuse_larger
@@ -59,8 +58,8 @@ def _build(directory: Path, path: Path, packed: dict[str, PackedWeight], dtype: 
                             'model again')
         stand_in = torch.full((), torch.nan, dtype=dtype)
         weights = {name: file.get_slice(name) for name in others}
-        refuse_larger(config, sum(math.prod(weight.get_shape()) for weight in weights.values())
-                      + sum(weight.rows * weight.columns for weight in packed.values()), path)
+        refuse_larger(config, [weight.get_shape() for weight in weights.values()]
+                      + [(weight.rows, weight.columns) for weight in packed.values()], path)
         weights |= {name: stand_in.expand(weight.rows, weight.columns)
                     for name, weight in packed.items()}
         # Mismatches are not ignored: they are told, and refused in one sentence.

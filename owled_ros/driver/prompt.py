@@ -18,6 +18,7 @@ import torch
 
 PROMPT_FIELDS = {'speed', 'yaw_rate', 'acceleration', 'speed_limit', 'route'}
 STANDING = 0.05             # m/s, at most; odometry of a vehicle at rest is not quite 0
+COARSEST = 1.0              # m/s of a step that a vehicle that rolls may be told to drive
 LARGEST_NUMBER = 1e6        # in a number format; nothing on a road is larger
 SMALLEST_STEP = 1e-6
 MOST_DECIMALS = 6
@@ -213,9 +214,9 @@ class DrivingFormat:
         Told that it stands while it rolls at 0.2 m/s, a model has no reason to brake, and lets it
         roll on, over the stop line of a red light.
         """
-        text = self.speed.write(speed)
-        if speed > STANDING and text == self.speed.write(0.0):
-            return self.speed.write(self.speed.step / self.speed.scale)
+        text, step = self.speed.write(speed), self.speed.step / self.speed.scale
+        if speed > STANDING and float(text) == 0 and step <= COARSEST:
+            return self.speed.write(step)
         return text
 
     def answer_parts(self):

@@ -48,7 +48,7 @@ OWLS = ('OWL+Wanda', 'OWL+SparseGPT')
 WITHOUT_DATA = ('magnitude', 'random')
 WORLDS = 8      # drives that calibration frames come from
 CLOSED = '.closed'  # how the names of closed-loop records end
-FORMAT = 1      # of the cells' files
+FORMAT = 2      # of the cells' files; another one when the same settings come to other scores
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,20 @@ class Table:
 
     @contextmanager
     def held(self, name, wait):
-        """Hold the right to compute a cell, and yield True; False: another process holds it."""
+        """
+        Hold the right to compute a cell, and yield True; False: another process holds it.
+
+        Between processes only: a process should make one Table of a folder.
+        """
         # A byte of one file stands for each cell; what a process locked is free when it ends.
         place = zlib.crc32(name.encode())
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-        except BlockingIOError:
+        except (BlockingIOError, PermissionError):
             yield False
+            return
+        except OSError:     # a file system without locks: every run is on its own
+            yield True
             return
         try:
             yield True

@@ -238,14 +238,17 @@ def test_a_driver_says_what_it_is():
     assert 'cpu' in driver.backend_reason or 'cuda' in driver.backend_reason
 
 
-def test_a_configuration_that_asks_for_far_more_weights_is_refused_before_they_are_made(
-        tmp_path, monkeypatch):
+@pytest.mark.parametrize('layers, complaint', [
+    (100, r'asks for \d+ million weights, but .* holds 5 million'),
+    (10 ** 9, 'asks for 1000000000 layers, but .* holds 157 tensors')])
+def test_a_configuration_that_asks_for_far_more_is_refused_before_it_is_made(
+        tmp_path, monkeypatch, layers, complaint):
     directory = tmp_path / 'model'
     shutil.copytree(locate('embedded'), directory)
     config = json.loads((directory / 'config.json').read_text())
-    config['text_config']['num_hidden_layers'] = 100
+    config['text_config']['num_hidden_layers'] = layers
     (directory / 'config.json').write_text(json.dumps(config))
     monkeypatch.setattr(AutoModelForImageTextToText, 'from_pretrained',
                         lambda *args, **more: pytest.fail('made'))
-    with pytest.raises(UserError, match=r'asks for \d+ million weights, but .* holds 5 million'):
+    with pytest.raises(UserError, match=complaint):
         load_model(directory, 'cpu')

@@ -101,16 +101,20 @@ def test_logits_stay_when_the_next_token_is_replayed():
     assert torch.equal(first, kept)
 
 
-def test_a_broken_frame_leaves_nothing_behind():
+@pytest.mark.parametrize('recorded', ['before', 'after'])
+def test_a_broken_frame_leaves_nothing_behind(recorded):
     model, inputs, step, graph = both_steps(families.llava)
     caches = CachePool()
-    expected = stepped_tokens(model, inputs, graph, caches)
+    expected = stepped_tokens(model, inputs, step, CachePool())
+    if recorded == 'before':
+        assert stepped_tokens(model, inputs, graph, caches) == expected
     broken = {**inputs, 'pixel_values': inputs['pixel_values'] * float('nan')}
     broken['input_ids'], broken['attention_mask'] = (     # longer than what follows
         torch.cat([ids, ids[:, -4:]], 1) for ids in (inputs['input_ids'],
                                                      inputs['attention_mask']))
     decoder = SteppedDecoder(model, broken, caches, graph)
-    decoder.feed([5])
+    if recorded == 'before':
+        decoder.feed([5])
     assert decoder.next_logits().isnan().all()
     del decoder
     assert stepped_tokens(model, inputs, graph, caches) == expected
@@ -125,13 +129,28 @@ def test_kernels_that_read_numbers_back_are_not_recorded(monkeypatch):
     assert chosen is step and why.startswith('RuntimeError: ')
 
 
-class Forgetful(Trace):
-    """Replays the first token for ever: what a number read by Python would do."""
+class FailsLater(Trace):
+    """The second recording fails."""
 
-    def replay(self):
-        if not hasattr(self, 'first'):
-            self.first = super().replay().clone()
-        return self.first
+    made = 0
+
+    def __init__(self, function):
+        FailsLater.made += 1
+        if FailsLater.made > 1:
+            raise RuntimeError('out of memory')
+        super().__init__(function)
+
+
+def test_a_recording_that_fails_while_driving_ends_the_graphs_not_the_drive():
+    model, inputs = build(families.llava, sparse=False)
+    step, _ = language_step(model)
+    graph = GraphedStep(step, FailsLater)
+    mine, own = (SteppedDecoder(model, inputs, CachePool(), way) for way in (graph, step))
+    for token in range(260):    # the cache grows, and is to be recorded again
+        for decoder in (mine, own):
+            decoder.feed([token % 90 + 3])
+        assert torch.allclose(mine.next_logits(), own.next_logits(), atol=1e-4)
+    assert FailsLater.made == 2 and 'out of memory' in str(graph.failed)
 
 
 class Failing:
@@ -139,13 +158,40 @@ class Failing:
         raise RuntimeError('operation not permitted when stream is capturing\nCUDA ...')
 
 
-@pytest.mark.parametrize('record, why', [
-    (Forgetful, 'NotStepped: its logits differ'),
-    (Failing, 'RuntimeError: operation not permitted when stream is capturing')])
-def test_a_graph_that_fails_or_differs_is_not_used(record, why):
+class Frozen(Trace):
+    """One of the memories that a graph reads stays as it was when it was recorded."""
+
+    name = None
+
+    def __init__(self, function):
+        self._token, self._kept = function.__self__, None
+        super().__init__(function)
+
+    def replay(self):
+        memory = getattr(self._token, self.name)
+        if self._kept is None:
+            self._kept = memory.clone()
+        memory.copy_(self._kept)
+        return super().replay()
+
+
+def test_a_graph_that_fails_is_not_used():
     model, _, step, _ = both_steps(families.llava)
-    chosen, said = graphed_step(model, step, record)
-    assert chosen is step and said.startswith(why) and '\n' not in said
+    chosen, said = graphed_step(model, step, Failing)
+    assert chosen is step and '\n' not in said
+    assert said == 'RuntimeError: operation not permitted when stream is capturing'
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('name', ['_ids', '_place', '_position'])
+def test_a_graph_that_computes_otherwise_is_not_used(name, dtype):
+    model, _ = build(families.llava, sparse=False)
+    model.to(dtype)
+    step, why = language_step(model)
+    assert not why
+    assert graphed_step(model, step, Trace)[1] == ''
+    chosen, said = graphed_step(model, step, type('F', (Frozen,), {'name': name}))
+    assert chosen is step and 'differ' in said
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='CUDA graphs need a GPU')

@@ -76,6 +76,14 @@ def test_a_vehicle_that_rolls_is_told_in_the_formats_own_unit():
     assert kmh.prompt_text(EgoState(0.0), Command()) == '0 km/h'
 
 
+@pytest.mark.parametrize('numbers, told', [
+    (NumberFormat(0, 200, 10, scale=3.6), '0'),     # 10 km/h is not what it drives
+    (NumberFormat(-0.3, 60, 0.5), '0.2')])          # has no 0
+def test_other_steps_are_told_as_they_are(numbers, told):
+    speed = DrivingFormat(prompt='{speed}', speed=numbers)
+    assert speed.prompt_text(EgoState(0.1), Command()) == told
+
+
 def test_a_teacher_forced_exchange_is_prompt_and_answer(processor, embedded_format):
     action = Action(-2.4, 0.0123, Maneuver.STOP)
     sentence = ('Red light 23 m ahead, no vehicle, no pedestrian: I stop because of the light.')
