@@ -137,35 +137,10 @@ def bench_driver(name, model, processor, driving_format, rounds) -> dict:
 
 # -- the node ------------------------------------------------------------------------------------
 
-ECHO = """
-import rclpy
-from nav_msgs.msg import Odometry
-from owled_ros.msg import DrivingAction, ModelInfo
-from owled_ros.ros import qos
-from rclpy.executors import ExternalShutdownException
-from sensor_msgs.msg import CompressedImage
-rclpy.init()
-node = rclpy.create_node('echo')
-actions = node.create_publisher(DrivingAction, 'owled/action', qos.ACTION)
-infos = node.create_publisher(ModelInfo, 'owled/info', qos.INFO)
-node.create_subscription(Odometry, 'odom', lambda message: None, qos.ODOMETRY)
-node.create_subscription(CompressedImage, 'image/compressed', lambda message: actions.publish(
-    DrivingAction(status=DrivingAction.OK)), qos.IMAGE)
-infos.publish(ModelInfo())
-try:
-    rclpy.spin(node)
-except ExternalShutdownException:
-    pass
-"""
-
-
 class Node:
-    """The driving node in a process of its own, asked one frame at a time.
+    """The driving node in a process of its own, asked one frame at a time."""
 
-    echo: a node instead that answers each frame at once, for what DDS and rclpy take.
-    """
-
-    def __init__(self, echo=False):
+    def __init__(self):
         from nav_msgs.msg import Odometry
         from owled_ros.msg import DrivingAction, ModelInfo
         import rclpy
@@ -177,9 +152,9 @@ class Node:
                   'max_frame_age': 5.0, 'deadline': 5.0, 'valid_for': 5.0, 'horizon': 5.0,
                   'max_ego_age': 5.0, 'max_frozen_frames': 0}
         options = [part for name, value in values.items() for part in ('-p', f'{name}:={value}')]
-        program = ['-c', ECHO] if echo else ['-m', 'owled_ros.driving_node', '--ros-args',
-                                             *options]
-        self.process = subprocess.Popen([sys.executable, *program], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'owled_ros.driving_node', '--ros-args', *options],
+            stdout=subprocess.DEVNULL)
         rclpy.init()
         self._rclpy, self._node = rclpy, rclpy.create_node('latency')
         self._image = self._node.create_publisher(CompressedImage, 'image/compressed', 10)
@@ -235,7 +210,6 @@ class Node:
     def close(self):
         self.process.terminate()
         self.process.wait(10)
-        self._node.destroy_node()
         self._rclpy.shutdown()
 
     def _wait(self, until, seconds):
@@ -256,7 +230,7 @@ def bench_node(rounds) -> dict:
 
     def bare(jpeg):
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-        driver.decide(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), EGO)
+        driver.decide(np.ascontiguousarray(picture[:, :, ::-1]), EGO)
 
     node = Node()
     try:
@@ -275,19 +249,7 @@ def bench_node(rounds) -> dict:
     return {'kind': 'node', 'seconds_node': statistics.median(asked),
             'seconds_bare': statistics.median(called),
             'seconds_added': statistics.median(a - b for a, b in zip(asked, called)),
-            'seconds_echo': echo_seconds(jpegs, rounds),
             'dropped_frame_cpu_seconds': dropped}
-
-
-def echo_seconds(jpegs, rounds) -> float:
-    """Return the seconds from a frame to the answer of a node that does nothing else."""
-    node = Node(echo=True)
-    try:
-        node.wait_until_it_drives(jpegs[-1])
-        return statistics.median(node.ask([jpegs[number % len(jpegs)]])
-                                 for number in range(rounds))
-    finally:
-        node.close()
 
 
 def dropped_frame_seconds(node, jpegs, rounds) -> float:
