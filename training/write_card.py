@@ -39,8 +39,8 @@ download.
 ## How good it is
 
 On {scenes} held-out scenes (seeds that training never uses), from
-`owled evaluate embedded --scenes {scenes} --dtype {dtype}`, and `--blind` for the same model given a
-grey image:
+`owled evaluate embedded --scenes {scenes} --dtype {dtype}`, and `--blind` for the same model given
+a grey image:
 
 | | seeing | grey image |
 |---|---|---|
