@@ -7,7 +7,7 @@ from owled_ros.evaluation.findings import ERRORS, over_seeds
 from owled_ros.evaluation.table import Cell, WITHOUT_DATA
 
 # One metric for each thing that is claimed: perception, action, language.
-METRICS = ('Acc_TL', 'E_lon', 'L_token')
+CLAIMED = ('Acc_TL', 'E_lon', 'L_token')
 
 
 @dataclass(frozen=True)
@@ -79,4 +79,4 @@ def paired(title, sparsity, first, second):
     """Yield the Pair, or nothing where one of the two was not measured."""
     if first and second:
         yield Pair(title, sparsity, {metric: compare(first[metric], second[metric])
-                                     for metric in METRICS})
+                                     for metric in CLAIMED})

@@ -5,13 +5,15 @@ import math
 from pathlib import Path
 
 import numpy as np
-from owled_ros.evaluation.claims import claims, METRICS
+from owled_ros.evaluation.claims import CLAIMED, claims
 from owled_ros.evaluation.closed_loop import COUNTS
-from owled_ros.evaluation.findings import bars, columns, intervals, pairs, successes
+from owled_ros.evaluation.findings import bars, columns, ERRORS, intervals, pairs, successes
 from owled_ros.evaluation.table import Cell, DENSE, OURS
 
 SHOWN = ('E_lon', 'E_lat', 'maneuver_accuracy', 'Acc_TL', 'D_TL', 'E_car', 'E_ped',
          'pedestrian_in_lane_found', 'cause_accuracy', 'L_token')
+UNITS = {'E_lon': 'm/s²', 'E_lat': 'rad', 'D_TL': 'm', 'E_car': 'vehicles',
+         'E_ped': 'pedestrians', 'L_token': 'nats'}
 COMPONENTS = {'both': 'encoder and language model', 'vision': 'encoder only',
               'language': 'language model only'}
 
@@ -22,15 +24,18 @@ def write_table(folder, opened, closed, plan, model):
     opened, closed: what Table.run returned; model: how the dense model is called.
     """
     folder, table, drives = Path(folder), columns(opened), successes(closed)
-    found, compared = intervals(table), pairs(table, drives, plan)
+    same = {name: {metric: column[:plan.scenes] for metric, column in scores.items()}
+            for name, scores in table.items()}   # the bars compare more scenes of some
+    found, compared = intervals(same), pairs(table, drives, plan)
     judged = bars(table, drives, plan)
-    write_csv(folder / 'table.csv', opened, found)
+    write_csv(folder / 'table.csv', opened, same, found)
     plots = [plot_metric(folder, metric, found, plan) for metric in SHOWN]
     plots.append(plot_components(folder, found, plan))
     lines = [f'# {model}, pruned', '',
-             f'{plan.scenes} held-out scenes a cell ({plan.bar_scenes} of dense and of ours at '
-             f'{plan.bar_sparsity:.0%}), {plan.samples} calibration samples; means with 95 % '
-             'bootstrap intervals. Metrics: docs/evaluation.md.', '']
+             f'The same {plan.scenes} held-out scenes for every model ({plan.bar_scenes} where the '
+             f'bars compare ours at {plan.bar_sparsity:.0%} with dense), {plan.samples} '
+             'calibration samples; means with 95 % bootstrap intervals. Metrics: '
+             'docs/evaluation.md.', '']
     lines += bar_lines(judged) + closed_lines(closed, drives) + pair_lines(compared)
     lines += claim_lines(claims(table, plan)) + seed_lines(found, plan)
     for components in plan.components:
@@ -92,14 +97,14 @@ def claim_lines(found):
              'italics* where the opposite does, plain where the 95 % interval has both signs.', '']
     for claim in found:
         lines += [f'### {claim.text}', '']
-        for metric in METRICS:
+        for metric in CLAIMED:
             counts = claim.counts(metric)
             lines.append(f'- {metric}: holds in {counts["holds"]} of {len(claim.pairs)} pairs, '
                          f'the opposite in {counts["opposite"]}, {counts["open"]} open')
-        lines += ['', f'| | sparsity | {" | ".join(METRICS)} |',
-                  '|---|---|' + '---|' * len(METRICS)]
+        lines += ['', f'| | sparsity | {" | ".join(CLAIMED)} |',
+                  '|---|---|' + '---|' * len(CLAIMED)]
         lines += [f'| {pair.title} | {pair.sparsity:.0%} | '
-                  + ' | '.join(claim_value(pair, metric) for metric in METRICS) + ' |'
+                  + ' | '.join(claim_value(pair, metric) for metric in CLAIMED) + ' |'
                   for pair in claim.pairs]
         lines.append('')
     return lines
@@ -147,8 +152,8 @@ def row_of(title, metrics):
     return f'| {title} | ' + ' | '.join(cells) + ' |'
 
 
-def write_csv(path, opened, found):
-    """One line per cell and metric."""
+def write_csv(path, opened, same, found):
+    """Write one line per cell and metric: found is the intervals of `same`, the cells' scores."""
     partial = path.with_suffix('.partial')
     with open(partial, 'w', newline='') as file:
         writer = csv.writer(file)
@@ -158,7 +163,7 @@ def write_csv(path, opened, found):
         for name, record in opened.items():
             cell = record['cell']
             for metric, (mean, low, high) in found[name].items():
-                counted = sum(value is not None for value in record['scores'][metric])
+                counted = int((~np.isnan(same[name][metric])).sum())
                 writer.writerow([name, *(cell[key] for key in (
                     'method', 'sparsity', 'components', 'data', 'seed')), record['sparsity'],
                     metric, f'{mean:.6g}', f'{low:.6g}', f'{high:.6g}', counted,
@@ -170,7 +175,7 @@ def write_csv(path, opened, found):
 
 def plot_metric(folder, metric, found, plan):
     """Plot a metric over sparsity, a line per method; both components, driving data."""
-    figure, axes = new_figure(f'{metric}, both components, driving data', metric)
+    figure, (axes,) = new_figure('both components, driving data', [metric])
     for method in plan.methods:
         draw_line(axes, found, metric, method, method, plan, 'both')
     draw_dense(axes, found, metric)
@@ -178,33 +183,45 @@ def plot_metric(folder, metric, found, plan):
 
 
 def plot_components(folder, found, plan):
-    """Plot encoder against language model at equal sparsity: E_lon of Wanda and of ours."""
-    figure, axes = new_figure('E_lon by pruned component, driving data', 'E_lon')
-    for method in ('Wanda', OURS):
-        for components in plan.components:
-            draw_line(axes, found, 'E_lon', method, f'{method}, {COMPONENTS[components]}', plan,
-                      components)
-    draw_dense(axes, found, 'E_lon')
+    """Plot encoder against language model at equal sparsity: of Wanda and of ours."""
+    figure, panels = new_figure('by pruned component, driving data', CLAIMED)
+    for axes, metric in zip(panels, CLAIMED):
+        for method, style in (('Wanda', '--'), (OURS, '-')):
+            for components, colour in zip(plan.components, ('C0', 'C1', 'C2')):
+                draw_line(axes, found, metric, method, f'{method}, {COMPONENTS[components]}', plan,
+                          components, linestyle=style, color=colour)
+        draw_dense(axes, found, metric)
     return save(figure, folder / 'components.png')
 
 
-def new_figure(title, metric):
+def new_figure(title, metrics):
+    """Return a figure and an axes for each metric, side by side."""
     # The object, not pyplot: nothing global is left behind, and no display is needed.
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
-    axes = figure.add_subplot(title=title, xlabel='sparsity', ylabel=metric)
-    axes.grid(alpha=0.3)
-    return figure, axes
+    from matplotlib.ticker import FormatStrFormatter, MultipleLocator, PercentFormatter
+    figure = Figure(figsize=(6 * len(metrics) + 1, 4.5), layout='constrained')
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(panels, metrics):
+        axes.set(title=f'{metric}, {title}', xlabel='sparsity',
+                 ylabel=f'{metric} [{UNITS[metric]}]' if metric in UNITS else metric)
+        axes.xaxis.set_major_locator(MultipleLocator(0.1))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        if metric in ERRORS:    # what is broken is many times worse than what is not
+            axes.set_yscale('log')
+            axes.yaxis.set_major_formatter(FormatStrFormatter('%g'))
+            axes.yaxis.set_minor_formatter(FormatStrFormatter('%g'))
+        axes.grid(alpha=0.3, which='both')
+    return figure, panels
 
 
-def draw_line(axes, found, metric, method, label, plan, components):
+def draw_line(axes, found, metric, method, label, plan, components, **style):
     points = [(sparsity, *found[name][metric]) for sparsity in plan.sparsities
               if (name := Cell(method, sparsity, components).name) in found]
     if points:
         sparsities, means, lows, highs = np.array(points).T
-        axes.plot(sparsities, means, marker='o', label=label,
-                  linewidth=2.5 if method == OURS else 1.2)
-        axes.fill_between(sparsities, lows, highs, alpha=0.12)
+        line, = axes.plot(sparsities, means, marker='o', label=label,
+                          linewidth=2.5 if method == OURS else 1.2, **style)
+        axes.fill_between(sparsities, lows, highs, alpha=0.12, color=line.get_color())
 
 
 def draw_dense(axes, found, metric):
