@@ -438,7 +438,7 @@ def add_evaluate(commands):
                         help='prune it by every method at many sparsities instead, and write '
                              'what that does into DIR; goes on where it was stopped')
     parser.add_argument('--quick', action='store_true',
-                        help='goes with --table: small enough to see that it works')
+                        help='goes with --table: small enough to see that it works, in DIR/quick')
     parser.add_argument('--beside', action='append', default=[], metavar='NAME=MODEL',
                         help='goes with --table: another model to measure too, as half=DIR')
     add_driver(parser)
@@ -462,18 +462,21 @@ def evaluate_table(arguments):
     beside = dict(pair.split('=', 1) for pair in arguments.beside if '=' in pair)
     if len(beside) < len(arguments.beside):
         raise UserError(f'--beside {" ".join(arguments.beside)} is not NAME=MODEL, each name once')
+    folder = arguments.table / 'quick' if arguments.quick else arguments.table
     plan = Plan.quick() if arguments.quick else replace(
         Plan(), scenes=arguments.scenes, drives=arguments.drives, seconds=arguments.seconds)
-    table = Table(arguments.model, arguments.table, plan, beside=beside, device=arguments.device,
+    table = Table(arguments.model, folder, plan, beside=beside, device=arguments.device,
                   dtype=arguments.dtype, progress=reporter(arguments))
-    bars = write_table(arguments.table, *table.run(), plan, table.model.name)
-    show(arguments, {'table': str(arguments.table / 'table.md'),
+    bars = write_table(folder, *table.run(), plan, table.model.name)
+    show(arguments, {'table': str(folder / 'table.md'),
                      'bars': [asdict(bar) for bar in bars]},
          [f'{"not measured" if bar.met is None else "met" if bar.met else "missed":12s} '
-          f'{bar.name}: {bar.value}' for bar in bars] + [f'{arguments.table / "table.md"}'])
+          f'{bar.name}: {bar.value}' for bar in bars] + [f'{folder / "table.md"}'])
 
 
 def check_closed_loop(arguments):
+    if arguments.scenes < 1:
+        raise UserError(f'scenes ({arguments.scenes}) must be positive')
     if arguments.drives < 1 or not 1 <= arguments.seconds <= 60:
         raise UserError(f'drives ({arguments.drives}) must be positive and seconds '
                         f'({arguments.seconds}) from 1 to 60, where the worlds end')

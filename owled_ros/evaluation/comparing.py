@@ -18,8 +18,8 @@ class Comparison:
     """How a model's mean differs from another's, over `pairs` that both have a score for.
 
     difference and its two-sided 95 % interval (low, high); the one-sided 95 % bounds
-    (at_least, at_most); the same bounds of the ratio of the means less 1; p, two-sided, of no
-    difference.
+    (at_least, at_most); the same bound of the ratio of the means less 1; p, two-sided, of no
+    difference, which is exact where all scores are 0 or 1.
     """
 
     pairs: int
@@ -64,7 +64,9 @@ def compare(ours, theirs, seed=0):
     low, at_least, at_most, high = np.percentile(differences, (2.5, 5, 95, 97.5))
     return Comparison(
         len(pairs), float(ours_mean - theirs_mean), float(low), float(high), float(at_least),
-        float(at_most), float(ratio), float(ratio_at_most), p_value(differences))
+        float(at_most), float(ratio), float(ratio_at_most),
+        sign_test(pairs[:, 0] - pairs[:, 1]) if np.isin(pairs, (0, 1)).all()
+        else p_value(differences))
 
 
 def resampled_means(columns, seed):
@@ -80,6 +82,19 @@ def p_value(differences):
     """Two-sided p of no difference, from resampled differences; never 0."""
     below, above = (differences <= 0).sum(), (differences >= 0).sum()
     return float(min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1)))
+
+
+def sign_test(differences):
+    """
+    Return the exact two-sided p of no difference between pairs that succeed or fail.
+
+    McNemar's test: where pairs differ, either is as often the better one. Few drives fail, and
+    what a bootstrap says of those few is too sure.
+    """
+    better, worse = int((differences > 0).sum()), int((differences < 0).sum())
+    count = better + worse
+    tail = sum(math.comb(count, k) for k in range(min(better, worse) + 1))
+    return min(1.0, 2 * tail / 2 ** count)
 
 
 def holm(p_values):

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+import re
 from tempfile import TemporaryDirectory
 import time
 import zlib
@@ -21,6 +22,7 @@ from owled_ros.calibration import Teacher
 from owled_ros.driver.action import Action, Command, EgoState, Maneuver
 from owled_ros.driver.checkpoint import locate, weights_hash
 from owled_ros.driver.driver import Driver
+from owled_ros.errors import UserError
 from owled_ros.evaluation.cases import scene_cases
 from owled_ros.evaluation.closed_loop import CAMERA, drive_closed_loop, record
 from owled_ros.evaluation.metrics import scores
@@ -42,13 +44,13 @@ METHODS = {
     'OWL+SparseGPT': {'method': 'sparsegpt', 'allocation': 'owl', 'statistics': 'sequential'},
     'ours': {},     # the default
 }
-OURS, DENSE = 'ours', 'dense'
+OURS, DENSE, RANDOM = 'ours', 'dense', 'random'
 BITS = {'int8': 8, 'int4': 4}
 OWLS = ('OWL+Wanda', 'OWL+SparseGPT')
 WITHOUT_DATA = ('magnitude', 'random')
 WORLDS = 8      # drives that calibration frames come from
 CLOSED = '.closed'  # how the names of closed-loop records end
-FORMAT = 2      # of the cells' files; another one when the same settings come to other scores
+FORMAT = 3      # of the cells' files; another one when the same settings come to other scores
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class Plan:
 
     def scenes_of(self, cell):
         bar = Cell(OURS, self.bar_sparsity)
-        return self.bar_scenes if cell in (Cell(DENSE), bar) else self.scenes
+        compared = cell in (Cell(DENSE), bar)
+        return max(self.scenes, self.bar_scenes) if compared else self.scenes
 
 
 class Table:
@@ -123,7 +126,7 @@ class Table:
         # One backend for all cells: left to itself each would measure which is fastest now.
         self.load = {'device': device, 'dtype': dtype, 'backend': 'transformers'}
         self.processes, self.beside = processes, {
-            name: locate(directory) for name, directory in (beside or {}).items()}
+            check_name(name): locate(directory) for name, directory in (beside or {}).items()}
         self.hash = weights_hash(self.model)
         self.folder = Path(folder) / 'cells' / self.hash
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -205,21 +208,24 @@ class Table:
             fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, place)
 
     def open_key(self, cell):
-        return {'format': FORMAT, 'model': self.hash, 'scenes': self.plan.scenes_of(cell),
-                'settings': self.settings_of(cell), 'samples': self.plan.samples,
-                'dtype': self.load['dtype']}
+        return {**self.shared_key(cell), 'scenes': self.plan.scenes_of(cell)}
 
     def closed_key(self, cell):
-        return {**self.open_key(cell), 'drives': self.plan.drives, 'seconds': self.plan.seconds}
+        return {**self.shared_key(cell), 'drives': self.plan.drives, 'seconds': self.plan.seconds}
+
+    def shared_key(self, cell):
+        """Return what decides a cell's model, ready for JSON."""
+        key = {'format': FORMAT, 'model': self.hash, 'settings': self.settings_of(cell),
+               'samples': self.plan.samples, 'dtype': self.load['dtype']}
+        return json.loads(json.dumps(key))
 
     def settings_of(self, cell):
-        """Return what decides a cell's model besides the dense one."""
+        """Return what decides a cell's model besides the dense one; defaults may change."""
         if cell.method in self.beside:
             return {'model': weights_hash(self.beside[cell.method])}
         if cell.method not in METHODS:
             return {'bits': BITS.get(cell.method)}
-        return {**METHODS[cell.method], 'sparsity': cell.sparsity, 'components': cell.components,
-                'seed': cell.seed}
+        return pruning_of(cell).record()
 
     # -- computing -------------------------------------------------------------------------
 
@@ -256,7 +262,7 @@ class Table:
             quantise(self.model, output, BITS[cell.method])
             return output
         prune(self.model, self.exchanges(cell.data, cell.seed),
-              PruningSettings(**self.settings_of(cell)), output, progress=lambda text: None)
+              pruning_of(cell), output, progress=lambda text: None)
         return output
 
     def cases(self, count):
@@ -273,6 +279,20 @@ class Table:
             self._exchanges[data, seed] = [
                 teacher.exchange(sample) for sample in make(self.plan.samples, seed)]
         return self._exchanges[data, seed]
+
+
+def pruning_of(cell):
+    """Return the PruningSettings of a cell whose method is of METHODS."""
+    return PruningSettings(**METHODS[cell.method], sparsity=cell.sparsity,
+                           components=cell.components, seed=cell.seed)
+
+
+def check_name(name):
+    """Return how a model beside the others is called; raises UserError where that cannot be."""
+    if name in (*METHODS, *BITS, DENSE) or not re.fullmatch(r'\w+', name):
+        raise UserError(f'{name!r} cannot be the name of a model beside the others: give letters '
+                        f'and digits, and none of {", ".join((DENSE, *BITS, *METHODS))}')
+    return name
 
 
 def _read(path, key):

@@ -55,3 +55,12 @@ def test_holm_multiplies_the_smallest_by_the_number_of_tests():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize('lost, gained, p', [
+    (0, 0, 1.0), (4, 0, 0.125), (0, 8, 2 / 2 ** 8), (10, 2, 2 * (1 + 12 + 66) / 2 ** 12),
+    (5, 5, 1.0)])
+def test_few_drives_that_fail_are_compared_exactly(lost, gained, p):
+    theirs = np.array([1.0] * (200 - gained) + [0.0] * gained)
+    ours = np.array([0.0] * lost + [1.0] * (200 - lost))
+    assert compare(ours, theirs).p == pytest.approx(p)

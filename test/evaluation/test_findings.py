@@ -5,7 +5,7 @@ from owled_ros.evaluation.findings import ACCURACIES, bars, ERRORS, pairs
 from owled_ros.evaluation.table import Cell, DENSE, OURS, Plan
 
 PLAN = Plan(methods=('Wanda', 'OWL+Wanda', OURS), sparsities=(0.5, 0.6), components=('both',),
-            data=('driving',), seeds=(0,))
+            data=('driving',), seeds=(0,), closed_sparsities=(0.5, 0.6))
 
 
 def scores(level, count=400):
@@ -78,6 +78,38 @@ def test_how_far_one_can_prune():
     assert bar.value == '60% and 60%' and not bar.met
 
 
+def test_how_far_is_as_far_as_all_below_drive():
+    bar = by_name(bars(opened(), closed(ours=(150, 198)), PLAN), 'largest sparsity')
+    assert bar.value == 'below 50% and 50%' and not bar.met
+    ours_alone = {name: found for name, found in closed().items() if 'OWL' not in name}
+    assert by_name(bars(opened(), ours_alone, PLAN), 'largest sparsity').met is None
+
+
+def test_comparisons_that_are_missing_leave_the_bar_open():
+    """And none may be worse among those that there are."""
+    # E_lon against two methods and success against OWL, at two sparsities each.
+    without = closed()
+    del without[Cell('OWL+Wanda', 0.6).name]
+    bar = by_name(bars(opened(), without, PLAN), 'ours against')
+    assert bar.met is None and '5 of 6 comparisons' in bar.value
+
+
+def test_what_the_correction_hides_is_told():
+    """One pair of many that is just about worse is a tie after the correction."""
+    almost = opened()
+    ours, owl = (Cell(method, 0.5).name for method in (OURS, 'OWL+Wanda'))
+    noise = np.random.default_rng(1).normal(0, 0.1, 400)
+    almost[ours]['E_lon'] = almost[owl]['E_lon'] + noise - noise.mean() + 0.01
+    alike = closed(ours=(190, 150))
+    rows = pairs(almost, alike, PLAN)
+    row, = [row for row in rows if row['against'] == 'OWL+Wanda' and row['sparsity'] == 0.5
+            and row['metric'] == 'E_lon']
+    assert row['comparison'].p < 0.05 < row['p'] and row['verdict'] == 'tie'
+    assert '1 worse without the correction' in by_name(bars(almost, alike, PLAN),
+                                                       'ours against').value
+
+
 def test_what_was_not_measured_is_not_met():
     found = bars({DENSE: scores(1.0)}, {}, PLAN)
-    assert found and all(bar.met is None for bar in found)
+    assert [bar.name for bar in found] == [bar.name for bar in bars(opened(), closed(), PLAN)]
+    assert all(bar.met is None for bar in found)

@@ -1,11 +1,13 @@
 """A table of a few cells on the embedded model, and going on with it."""
 
 import csv
+from dataclasses import replace
 import json
 import subprocess
 import sys
 
 from owled_ros.driver.checkpoint import locate
+from owled_ros.errors import UserError
 from owled_ros.evaluation.quantising import quantise, round_rows
 from owled_ros.evaluation.table import (
     BITS,
@@ -116,6 +118,30 @@ def test_two_runs_share_the_cells(tmp_path, ends):
     by = {'with its cell': 'another run', 'without': 'this run'}[ends]
     assert [record['by'] for record in records.values()] == [by, 'this run', 'this run']
     assert computed == [DENSE, 'int4'] + ['int8'] * (ends == 'without')
+
+
+def test_a_cell_is_made_again_when_its_settings_change(tmp_path, monkeypatch):
+    """Also when it is a default that changed."""
+    table = Table('embedded', tmp_path, PLAN, progress=lambda text: None)
+    keys = [table.open_key(Cell(method, 0.5)) for method in (OURS, 'Wanda')]
+    assert json.loads(json.dumps(keys)) == keys
+    assert keys[0]['settings']['method'] == PruningSettings().method
+    monkeypatch.setitem(METHODS, OURS, {'method': 'wanda'})
+    assert table.open_key(Cell(OURS, 0.5)) != keys[0]
+    assert table.open_key(Cell('Wanda', 0.5)) == keys[1]
+
+
+def test_drives_are_not_made_again_for_more_scenes(tmp_path):
+    tables = [Table('embedded', tmp_path, plan) for plan in (PLAN, replace(PLAN, scenes=7))]
+    keys = [(table.open_key(Cell(DENSE)), table.closed_key(Cell(DENSE))) for table in tables]
+    assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
+    assert keys[1][0]['scenes'] == 7    # not fewer than those of every other cell
+
+
+@pytest.mark.parametrize('name', ['dense', 'int4', 'ours', 'a/b', 'half-size', ''])
+def test_a_model_beside_the_others_has_a_name_of_its_own(tmp_path, name):
+    with pytest.raises(UserError, match='cannot be the name'):
+        Table('embedded', tmp_path, PLAN, beside={name: 'embedded'})
 
 
 def test_the_full_plan_has_what_was_asked_for():
