@@ -146,7 +146,7 @@ def pairs_bar(rows, plan):
 def reach_bar(closed, plan):
     """Return the bar of the largest sparsity up to which all that were driven drive on."""
     name = f'largest sparsity with {KEPT_SUCCESS:.0%} of the dense success, ours and OWL'
-    driven = {who: {sparsity: found.mean() for sparsity in plan.sparsities
+    driven = {who: {sparsity: found.mean() for sparsity in (*plan.sparsities, *plan.beyond)
                     for cell, found in closed.items()
                     if cell.startswith(start) and f'-{sparsity:.2f}-' in cell}
               for who, start in (('ours', f'{OURS}-'), ('OWL', 'OWL+'))}

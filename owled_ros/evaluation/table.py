@@ -75,11 +75,13 @@ class Plan:
     """What is measured, and on how much.
 
     scenes: of every cell; bar_scenes: of those that the bars compare (dense, and ours with both
-    components at `bar_sparsity`). Extra seeds are for both components and driving data only.
+    components at `bar_sparsity`). Extra seeds are for both components and driving data only; so is
+    what lies beyond the sparsities, which is driven to find out where ours and OWL end.
     """
 
     methods: tuple[str, ...] = tuple(METHODS)
     sparsities: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
+    beyond: tuple[float, ...] = (0.8, 0.9)
     components: tuple[str, ...] = ('both', 'vision', 'language')
     data: tuple[str, ...] = ('driving', 'other')
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -94,9 +96,9 @@ class Plan:
     @classmethod
     def quick(cls):
         """Small enough to see in minutes that everything works; its numbers say nothing."""
-        return cls(methods=('Wanda', 'OWL+Wanda', OURS), sparsities=(0.5,), components=('both',),
-                   seeds=(0,), samples=8, scenes=24, bar_scenes=48, closed_sparsities=(0.5,),
-                   drives=4, seconds=4.0)
+        return cls(methods=('Wanda', 'OWL+Wanda', OURS), sparsities=(0.5,), beyond=(),
+                   components=('both',), seeds=(0,), samples=8, scenes=24, bar_scenes=48,
+                   closed_sparsities=(0.5,), drives=4, seconds=4.0)
 
     def cells(self):
         """All cells, those that are not pruned first."""
@@ -108,7 +110,8 @@ class Plan:
             found += [Cell(method, sparsity, 'both', self.data[0], seed)
                       for seed in self.seeds[1:] for sparsity in self.sparsities
                       if method != 'magnitude']
-        return found
+        return found + [Cell(method, sparsity) for method in (*OWLS, OURS)
+                        if method in self.methods for sparsity in self.beyond]
 
     def scenes_of(self, cell):
         bar = Cell(OURS, self.bar_sparsity)
@@ -153,9 +156,9 @@ class Table:
         return {cell.name: found[cell.name] for cell in cells}
 
     def closed_cells(self, opened):
-        """Return the dense model, ours, and the best OWL by E_lon, at the plan's sparsities."""
+        """Return the dense model, ours, and the best OWL by E_lon, where the plan drives."""
         found = [Cell(DENSE)]
-        for sparsity in self.plan.closed_sparsities:
+        for sparsity in (*self.plan.closed_sparsities, *self.plan.beyond):
             owls = [Cell(name, sparsity) for name in OWLS if name in self.plan.methods]
             owls = [cell for cell in owls if cell.name in opened]
             found += sorted(owls, key=lambda c: np.mean(opened[c.name]['scores']['E_lon']))[:1]

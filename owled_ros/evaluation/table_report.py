@@ -149,7 +149,7 @@ def cell_lines(found, plan, components, data):
     rows = [row_of(name, found[name]) for name in found
             if '-' not in name and components == 'both']
     for method in plan.methods:
-        for sparsity in plan.sparsities:
+        for sparsity in (*plan.sparsities, *plan.beyond):
             name = Cell(method, sparsity, components, data).name
             if name in found:
                 rows.append(row_of(f'{method} {sparsity:.0%}', found[name]))
@@ -224,7 +224,7 @@ def new_figure(title, metrics):
 
 
 def draw_line(axes, found, metric, method, label, plan, components, **style):
-    points = [(sparsity, *found[name][metric]) for sparsity in plan.sparsities
+    points = [(sparsity, *found[name][metric]) for sparsity in (*plan.sparsities, *plan.beyond)
               if (name := Cell(method, sparsity, components).name) in found]
     if points:
         sparsities, means, lows, highs = np.array(points).T

@@ -1,5 +1,7 @@
 """What a table says, from numbers that were made up for the test."""
 
+from dataclasses import replace
+
 import numpy as np
 from owled_ros.evaluation.findings import ACCURACIES, bars, ERRORS, pairs
 from owled_ros.evaluation.table import Cell, DENSE, OURS, Plan
@@ -76,6 +78,12 @@ def test_how_far_one_can_prune():
     assert bar.value == '60% and 50%' and bar.met
     bar = by_name(bars(opened(), closed(owl=(198, 198)), PLAN), 'largest sparsity')
     assert bar.value == '60% and 60%' and not bar.met
+
+
+def test_how_far_goes_beyond_what_is_compared():
+    plan, drives_on = replace(PLAN, beyond=(0.8,)), closed()
+    drives_on[Cell(OURS, 0.8).name] = drives(199)
+    assert by_name(bars(opened(), drives_on, plan), 'largest sparsity').value == '80% and 50%'
 
 
 def test_how_far_is_as_far_as_all_below_drive():

@@ -27,9 +27,9 @@ import pytest
 from safetensors.torch import load_file
 import torch
 
-PLAN = Plan(methods=('Wanda', OURS), sparsities=(0.5,), components=('both',), data=('driving',),
-            seeds=(0,), samples=4, scenes=4, bar_scenes=5, closed_sparsities=(0.5,), drives=2,
-            seconds=0.4)
+PLAN = Plan(methods=('Wanda', OURS), sparsities=(0.5,), beyond=(0.9,),
+            components=('both',), data=('driving',), seeds=(0,), samples=4, scenes=4, bar_scenes=5,
+            closed_sparsities=(0.5,), drives=2, seconds=0.4)
 
 
 @pytest.fixture(scope='module')
@@ -44,8 +44,8 @@ def tried(tmp_path_factory):
 def test_every_cell_is_measured(tried):
     _, _, opened, closed, _ = tried
     ours = Cell(OURS, 0.5).name
-    assert list(opened) == [DENSE, *BITS, Cell('Wanda', 0.5).name, ours]
-    assert list(closed) == [DENSE, ours]
+    assert list(opened) == [DENSE, *BITS, Cell('Wanda', 0.5).name, ours, Cell(OURS, 0.9).name]
+    assert list(closed) == [DENSE, ours, Cell(OURS, 0.9).name]
     assert len(opened[DENSE]['scores']['E_lon']) == len(opened[ours]['scores']['E_lon']) == 5
     assert len(opened[Cell('Wanda', 0.5).name]['scores']['E_lon']) == 4
     assert opened[ours]['sparsity'] == pytest.approx(0.5, abs=1e-3)
@@ -150,6 +150,7 @@ def test_the_full_plan_has_what_was_asked_for():
     assert Cell('OWL+SparseGPT', 0.7, 'vision', 'other') in cells
     assert Cell('magnitude', 0.3, 'language', 'other') not in cells  # needs no data
     assert Cell(OURS, 0.5, 'both', 'driving', 2) in cells
+    assert Cell('OWL+Wanda', 0.9) in cells and Cell('Wanda', 0.9) not in cells
     assert Plan().scenes_of(Cell(OURS, 0.5)) == Plan().scenes_of(Cell(DENSE)) == 2000
 
 
