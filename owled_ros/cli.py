@@ -446,6 +446,8 @@ def add_evaluate(commands):
 
 
 def evaluate(arguments):
+    from owled_ros.driver.memory import reuse_freed
+    reuse_freed()
     if arguments.table:
         return evaluate_table(arguments)
     if arguments.closed_loop:

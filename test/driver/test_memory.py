@@ -1,9 +1,13 @@
-"""What is settled costs the garbage collector nothing, and can be given back."""
+"""What is settled costs the garbage collector nothing; what is freed can be given back or kept."""
 
+import ctypes
 import gc
+import subprocess
+import sys
 import weakref
 
 from owled_ros.driver.memory import free_caches, free_model, settle
+import pytest
 
 
 class Cycle:
@@ -36,3 +40,31 @@ def test_what_comes_later_is_still_collected():
         assert seen() is None
     finally:
         free_model()
+
+
+FREEING = """
+import ctypes, resource, sys
+from owled_ros.driver.memory import reuse_freed
+if sys.argv[1] == 'kept':
+    reuse_freed()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def fill():
+    block = libc.malloc(64 << 20)
+    ctypes.memset(block, 1, 64 << 20)
+    libc.free(block)
+fill()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    fill()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), 'gnu_get_libc_version'), reason='needs glibc')
+def test_the_next_batch_needs_no_memory_from_the_system():
+    faults = {how: int(subprocess.check_output([sys.executable, '-c', FREEING, how]))
+              for how in ('given back', 'kept')}
+    assert faults['given back'] > 100   # with pages as large as can be: one for 2 MiB
+    assert faults['kept'] < faults['given back'] / 10
