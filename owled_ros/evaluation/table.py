@@ -14,6 +14,7 @@ from pathlib import Path
 import re
 from tempfile import TemporaryDirectory
 import time
+from typing import Any
 import zlib
 
 import numpy as np
@@ -35,7 +36,7 @@ from owled_ros.scenes.recording import WHEELBASE
 from owled_ros.scenes.render import render
 
 # name -> what it is in PruningSettings. The others' statistics are taken as they were published.
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     'magnitude': {'method': 'magnitude', 'allocation': 'uniform'},
     'random': {'method': 'random', 'allocation': 'uniform'},
     'Wanda': {'method': 'wanda', 'allocation': 'uniform', 'statistics': 'sequential'},
